@@ -1,0 +1,87 @@
+// An attention variant is one row of a table. Training benchmarks, audits and `dsa-bench list` loop
+// over `variants()`; reports read name, summary, role and colour back from the record.
+#pragma once
+#include "attention/cost.h"
+#include "attention/fields.h"
+#include "attention/ops.h"
+
+#include <torch/nn/module.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace dsa {
+
+struct AttentionConfig {
+  int64_t d_model = 128;
+  int64_t n_heads = 4;
+  int64_t n_kv_heads = 4;
+  int64_t head_width = 32;  ///< D = V
+  double rope_base = 10000.0;
+  std::string rope_layout = "half_split";  ///< of the attention heads: half_split | interleaved
+  int64_t top_k = 0;                       ///< 0: use top_k_fraction
+  double top_k_fraction = 0.25;            ///< of the sequence length, when top_k is 0
+  int64_t index_heads = 4;
+  int64_t index_width = 32;
+  int64_t index_rope_width = 16;  ///< leading part of index_width that is rotated
+  double dropout = 0.0;           ///< of attention probabilities; only torch backends have it
+  double indexer_loss_weight = 1.0;
+  std::string backend = "auto";
+};
+
+template <class C, class V>
+  requires is_a<C, AttentionConfig>
+void visit_fields(C& c, V&& v) {
+  auto& [d_model, n_heads, n_kv_heads, head_width, rope_base, rope_layout, top_k, top_k_fraction,
+         index_heads, index_width, index_rope_width, dropout, indexer_loss_weight, backend] = c;
+  v("d-model", d_model, "width of the residual stream");
+  v("n-heads", n_heads, "query heads");
+  v("n-kv-heads", n_kv_heads, "key/value heads; divides n-heads");
+  v("head-width", head_width, "query, key and value width of a head");
+  v("rope-base", rope_base, "base of the rotary frequencies");
+  v("rope-layout", rope_layout, "pairs of the attention heads: half_split or interleaved");
+  v("top-k", top_k, "keys read per query; 0 = top-k-fraction of the length");
+  v("top-k-fraction", top_k_fraction, "keys read per query as a fraction of the length, if top-k is 0");
+  v("index-heads", index_heads, "lightning-indexer heads");
+  v("index-width", index_width, "lightning-indexer key width");
+  v("index-rope-width", index_rope_width, "leading part of index-width that is rotated");
+  v("dropout", dropout, "probability of dropping an attention probability (dense and dsa_as_published only)");
+  v("indexer-loss-weight", indexer_loss_weight, "factor of the indexer's KL loss; 0 trains no indexer");
+  v("backend", backend, "attention backend of training runs: auto or one of `dsa-bench list`");
+}
+
+/// Keys a query may read at sequence length `length`: top_k, or the fraction of it (at least 1).
+int64_t resolved_top_k(const AttentionConfig& config, int64_t length);
+
+/// @throws Error naming the field, its value and what it may be.
+void check(const AttentionConfig& config);
+
+struct AttentionOutput {
+  at::Tensor hidden;         ///< [B, T, d_model]
+  at::Tensor indexer_loss;   ///< scalar, nats per query; undefined for variants with no indexer
+  ops::Selection selection;  ///< undefined tensors unless `keep_selection` was set (audits)
+};
+
+class AttentionLayer : public torch::nn::Module {
+ public:
+  /// @param hidden     [B, T, d_model], normalised
+  /// @param positions  int64 [T], absolute
+  virtual AttentionOutput forward(const at::Tensor& hidden, const at::Tensor& positions) = 0;
+  bool keep_selection = false;
+};
+
+struct AttentionVariant {
+  std::string name;     ///< "dense", "dsa", "window", "dsa_as_published": stable, stored in records
+  std::string summary;  ///< one line, shown by `dsa-bench list` and under every chart
+  std::string role;     ///< baseline | candidate | control | flawed
+  int colour_slot = 0;  ///< fixed colour, shape and dash in every chart; 0 = baseline
+  std::shared_ptr<AttentionLayer> (*make)(const AttentionConfig&) = nullptr;
+  /// Attention core of one layer, forward only (indexer included), for MFU and the FLOP ratio.
+  Cost (*cost)(const AttentionConfig&, int64_t batch, int64_t length) = nullptr;
+};
+
+const std::vector<AttentionVariant>& variants();
+const AttentionVariant& variant(const std::string& name);  ///< @throws Error listing known names
+
+}  // namespace dsa

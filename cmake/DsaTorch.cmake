@@ -1,0 +1,28 @@
+# Imports LibTorch from -DTorch_DIR=<torch>/share/cmake/Torch or from the project's .venv, as one
+# target `dsa_torch`. Leaner than torch's own package file, which fails on a CUDA wheel beside a
+# toolkit without cuBLAS headers.
+if(Torch_DIR)
+  get_filename_component(torch_root "${Torch_DIR}/../../.." ABSOLUTE)
+else()
+  file(GLOB torch_root ${CMAKE_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
+endif()
+set(DSA_TORCH_LIB "${torch_root}/lib")
+set(torch_version_file "${torch_root}/share/cmake/Torch/TorchConfigVersion.cmake")
+if(torch_root AND EXISTS "${torch_version_file}")
+  file(STRINGS "${torch_version_file}" torch_version_line REGEX "set\\(PACKAGE_VERSION ")
+  string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" DSA_TORCH_VERSION "${torch_version_line}")
+endif()
+dsa_need(DSA_TORCH_VERSION "LibTorch 2.11 to 2.14"
+  ".venv/bin/pip install torch==2.13.0, or -DTorch_DIR=<libtorch>/share/cmake/Torch")
+if(DSA_TORCH_VERSION)
+  message(STATUS "LibTorch ${DSA_TORCH_VERSION} from ${torch_root}")
+  # OpenMP here, not as an afterthought: at::parallel_for is silently serial without -fopenmp.
+  add_library(dsa_torch INTERFACE)
+  target_include_directories(dsa_torch SYSTEM INTERFACE
+    ${torch_root}/include ${torch_root}/include/torch/csrc/api/include)
+  target_link_directories(dsa_torch INTERFACE ${DSA_TORCH_LIB})
+  target_link_libraries(dsa_torch INTERFACE -Wl,--no-as-needed torch torch_cpu c10 -Wl,--as-needed
+    Threads::Threads OpenMP::OpenMP_CXX)
+  list(APPEND CMAKE_BUILD_RPATH ${DSA_TORCH_LIB})
+  list(APPEND CMAKE_INSTALL_RPATH ${DSA_TORCH_LIB})
+endif()

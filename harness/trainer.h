@@ -1,0 +1,91 @@
+// The training loop and nothing else: batches come in through Batches, numbers go out of step().
+#pragma once
+#include "harness/data.h"
+#include "model/transformer.h"
+
+#include <filesystem>
+#include <memory>
+
+namespace dsa {
+
+struct TrainConfig {
+  int64_t steps = 200;
+  int64_t batch = 8;
+  int64_t warmup_steps = 20;
+  std::string optimizer = "adamw";
+  std::string schedule = "cosine";
+  double learning_rate = 1e-3;
+  double indexer_learning_rate = 1e-3;
+  double min_learning_rate_fraction = 0.1;
+  double weight_decay = 0.1;
+  double grad_clip = 1.0;
+  int64_t evaluate_every = 100;
+  int64_t checkpoint_every = 0;
+  bool flush_denormals = true;
+};
+
+template <class C, class V>
+  requires is_a<C, TrainConfig>
+void visit_fields(C& c, V&& v) {
+  auto& [steps, batch, warmup_steps, optimizer, schedule, learning_rate, indexer_learning_rate,
+         min_learning_rate_fraction, weight_decay, grad_clip, evaluate_every, checkpoint_every,
+         flush_denormals] = c;
+  v("steps", steps, "optimiser steps of a run");
+  v("batch", batch, "sequences per step");
+  v("warmup-steps", warmup_steps, "steps of linear learning-rate warm-up");
+  v("optimizer", optimizer, "adamw, or adam (the seed's)");
+  v("schedule", schedule, "cosine, or constant");
+  v("learning-rate", learning_rate, "peak learning rate of the model");
+  v("indexer-learning-rate", indexer_learning_rate, "peak learning rate of the lightning indexer");
+  v("min-learning-rate-fraction", min_learning_rate_fraction, "where cosine ends, as a fraction of the peak");
+  v("weight-decay", weight_decay, "AdamW weight decay of matrices");
+  v("grad-clip", grad_clip, "global L2 norm of the gradient; 0 = off");
+  v("evaluate-every", evaluate_every, "steps between evaluations over all of validation; 0 = only at the end");
+  v("checkpoint-every", checkpoint_every, "steps between checkpoints; 0 = only at the end");
+  v("flush-denormals", flush_denormals, "treat denormal floats as zero (they slow a CPU step up to 20 times)");
+}
+
+/// @throws Error naming the field, its value and what it may be.
+void check(const TrainConfig& config);
+
+struct StepResult {
+  int64_t step = 0;          ///< 1 after the first update
+  double loss = 0;           ///< nats per scored token
+  double indexer_loss = 0;   ///< nats per query; NaN without an indexer
+  double router_loss = 0;    ///< NaN without experts
+  double grad_norm = 0;      ///< before clipping
+  double learning_rate = 0;
+  double seconds = 0;        ///< wall clock of the whole step, batch included
+};
+
+struct Evaluation {
+  int64_t step = 0;
+  double loss = 0;             ///< nats per token over all of validation
+  double accuracy = 0;         ///< share of tokens whose arg max is right
+  double bits_per_byte = 0;    ///< 0 = unknown
+  int64_t tokens = 0;          ///< scored
+  std::vector<double> loss_by_position;  ///< mean loss of 8 equal buckets of the window
+};
+
+class Trainer {
+ public:
+  Trainer(const std::string& variant, const AttentionConfig& attention, const ModelConfig& model,
+          const TrainConfig& train, const Batches& batches, uint64_t seed);
+  ~Trainer();
+  /// One optimiser step. @throws Error before the update if loss or gradient norm is not finite.
+  StepResult step();
+  int64_t steps_done() const;
+  Transformer& model();
+  /// safetensors: weights, optimizer state, RNG, step; written to a temporary file and renamed.
+  void save(const std::filesystem::path& file);
+  /// Continues bit-exactly from save(). @throws Error naming the first difference in shape or name.
+  void load(const std::filesystem::path& file);
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+Evaluation evaluate(Transformer& model, const std::vector<Batch>& tiles, double bytes_per_token);
+
+}  // namespace dsa

@@ -1,0 +1,45 @@
+// One training run = one variant at one length with one seed: train, evaluate all of validation,
+// checkpoint, measure. Knows nothing of files of a run or of Google Benchmark; numbers leave through
+// the callbacks as they happen and in the result at the end.
+#pragma once
+#include "harness/trainer.h"
+
+#include <functional>
+#include <map>
+
+namespace dsa {
+
+struct TrainingJob {
+  std::string variant;
+  int64_t length = 0;
+  uint64_t seed = 1;
+  AttentionConfig attention;
+  ModelConfig model;
+  TrainConfig train;
+  std::filesystem::path checkpoint;  ///< empty: none written; existing: continued from
+};
+
+struct TrainingHooks {
+  std::function<void(const StepResult&)> on_step;
+  std::function<void(const Evaluation&)> on_evaluation;
+  std::function<bool()> stop_requested;  ///< Ctrl-C: finish the step, write the checkpoint, return
+};
+
+struct TrainingResult {
+  bool finished = false;  ///< false: stop was requested
+  double best_validation_loss = 0, best_accuracy = 0, final_validation_loss = 0;
+  std::vector<double> step_seconds;  ///< after warm-up (at least 10 steps where there are 20)
+  double median_step_seconds = 0;
+  double tokens_per_second = 0;      ///< batch * length / median step
+  double peak_bytes = 0;             ///< resident, above the state before the run; 0 = unknown
+  int64_t parameters = 0, active_parameters = 0;
+  double flops_per_token = 0;
+  int64_t top_k = 0;                             ///< resolved
+  std::map<std::string, double> stage_seconds;   ///< one traced step: "indexer", "attention", ...
+  std::vector<StepResult> steps;
+  std::vector<Evaluation> evaluations;
+};
+
+TrainingResult run_training(const TrainingJob& job, const Corpus& corpus, const TrainingHooks& hooks);
+
+}  // namespace dsa

@@ -1,0 +1,73 @@
+// A decoder-only transformer whose only experimental variable is its attention variant:
+// RMSNorm, RoPE, attention, MoE (or dense) MLP, embedding tied to the head.
+#pragma once
+#include "attention/variant.h"
+
+namespace dsa {
+
+struct ModelConfig {
+  int64_t n_layers = 2;
+  int64_t vocab_size = 0;  ///< 0: the data's; larger than the data's is fine
+  int64_t n_experts = 4;   ///< 0: one dense MLP
+  int64_t n_active = 2;
+  int64_t expert_width = 256;
+  double router_noise = 0.0;
+  double load_balance_weight = 0.01;
+  double dropout = 0.0;  ///< of the embedding and of every residual branch
+  double embedding_std = 0.02;
+  int64_t head_chunk = 0;  ///< tokens per chunk of the linear cross-entropy; 0 = chosen by size
+};
+
+template <class C, class V>
+  requires is_a<C, ModelConfig>
+void visit_fields(C& c, V&& v) {
+  auto& [n_layers, vocab_size, n_experts, n_active, expert_width, router_noise, load_balance_weight,
+         dropout, embedding_std, head_chunk] = c;
+  v("n-layers", n_layers, "transformer layers");
+  v("vocab-size", vocab_size, "ids of embedding and head; 0 = as many as the data has");
+  v("n-experts", n_experts, "experts of the MoE; 0 = one dense MLP");
+  v("n-active", n_active, "experts each token visits");
+  v("expert-width", expert_width, "hidden width of an expert (SwiGLU or GELU as the docs say)");
+  v("router-noise", router_noise, "standard deviation of the noise on router logits in training");
+  v("load-balance-weight", load_balance_weight, "factor of the router's load-balance loss");
+  v("dropout", dropout, "dropout probability of embedding and residual branches");
+  v("embedding-std", embedding_std, "standard deviation of the tied embedding at the start (the seed: 1)");
+  v("head-chunk", head_chunk, "tokens per chunk of the linear cross-entropy; 0 = chosen by size");
+}
+
+/// @throws Error naming the field, its value and what it may be.
+void check(const ModelConfig& config);
+
+struct ModelOutput {
+  at::Tensor loss;          ///< scalar, nats per scored token (targets != -100)
+  at::Tensor token_losses;  ///< float32 [B, T], nats, no gradient; 0 where not scored
+  at::Tensor correct;       ///< bool [B, T], arg max equals target, no gradient
+  at::Tensor indexer_loss;  ///< scalar, mean over layers; undefined without an indexer
+  at::Tensor router_loss;   ///< scalar load-balance loss, mean over layers; undefined without experts
+};
+
+class Transformer : public torch::nn::Module {
+ public:
+  Transformer(const std::string& variant, const AttentionConfig& attention, const ModelConfig& model);
+  /// @param tokens   int64 [B, T], each in [0, vocab_size)
+  /// @param targets  int64 [B, T], tokens shifted left by one; -100 = not scored
+  ModelOutput forward(const at::Tensor& tokens, const at::Tensor& targets);
+  at::Tensor logits(const at::Tensor& tokens);  ///< [B, T, vocab_size], for audits and small tests
+  std::vector<std::shared_ptr<AttentionLayer>> attention_layers();
+  std::vector<at::Tensor> indexer_parameters();  ///< trained by the KL loss alone
+  int64_t parameter_count();
+  int64_t active_parameter_count();  ///< experts a token does not visit are left out
+  /// Training FLOPs of one token at sequence length `length` (forward + backward), for MFU.
+  double flops_per_token(int64_t length) const;
+
+ private:
+  struct Parts;
+  std::shared_ptr<Parts> parts_;
+};
+
+/// Does any logit at position <= t change when tokens after t change? The leak audit's core: for
+/// each position t in [0, T-1) replaces all later tokens (`only_next`: the next one alone) and counts
+/// the positions whose logits react. Runs in eval mode, float32. A sound model gives 0.
+int64_t positions_that_see_the_future(Transformer& model, const at::Tensor& tokens, bool only_next);
+
+}  // namespace dsa
