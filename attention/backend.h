@@ -18,6 +18,7 @@ struct Problem {
   int64_t qk_width = 0, v_width = 0, top_k = 0, index_heads = 0, index_width = 0;
   c10::Device device = c10::kCPU;
   c10::ScalarType dtype = c10::kFloat;
+  bool backward = false;  ///< gradients will be asked for as well
 };
 
 struct AttentionGrads {
@@ -40,7 +41,9 @@ enum class Op {
 const char* name(Op op);  ///< "indexer_scores", "select_top_k", "indexer_select", ...
 
 /// Raw kernels: inputs are checked (selections normalised), contiguous and on the right device;
-/// nothing is differentiated. A null pointer means "not provided".
+/// nothing is differentiated. A null pointer means "not provided". Scores alone are not checked for
+/// NaN at the door (a pass over B*T*S): select_top_k and indexer_select report it themselves, with
+/// `throw_nan_score` of attention/door.h.
 struct Backend {
   std::string name;         ///< "reference", "cpu", "torch-sdpa": what --backend takes
   std::string description;  ///< one line, printed by `dsa-bench list` and stored in the record
@@ -66,9 +69,8 @@ struct Backend {
                                          const at::Tensor& v, const ops::Selection&,
                                          double scale) = nullptr;
   AttentionGrads (*sparse_backward)(const at::Tensor& dout, const at::Tensor& q,
-                                    const at::Tensor& k, const at::Tensor& v,
-                                    const ops::Selection&, const ops::AttentionResult& forward,
-                                    double scale) = nullptr;
+                                    const at::Tensor& k, const at::Tensor& v, const ops::Selection&,
+                                    const ops::AttentionResult& forward, double scale) = nullptr;
   at::Tensor (*attention_mass)(const at::Tensor& q, const at::Tensor& k, const ops::Selection&,
                                const at::Tensor& lse, double scale) = nullptr;
   ops::AttentionResult (*dense_forward)(const at::Tensor& q, const at::Tensor& k,
@@ -84,7 +86,7 @@ const std::vector<Backend>& backends();
 /// @throws Error naming the known backends if there is none called `name`.
 const Backend& backend(const std::string& name);
 
-/// Does this row provide `op` at all (its pointer is not null)?
+/// Does this row provide `op` at all (its forward pointer is not null)?
 bool provides(const Backend& backend, Op op);
 
 /// Why `backend` cannot run `op` on `problem`, or nothing: null pointers and `declines` together.

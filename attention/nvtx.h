@@ -3,6 +3,7 @@
 // a no-op (about 1 ns) when no profiler is attached, in CPU builds too.
 #pragma once
 #include <cstdint>
+#include <memory>
 
 namespace dsa::nvtx {
 
@@ -19,6 +20,7 @@ enum class Category : uint32_t {
   kHead,
   kOptimizer,
   kData,
+  kOther,  ///< what no range claims; StageClock only
 };
 
 /// Opens a range for the current scope. `name` must outlive the process (a string literal): it is
@@ -31,20 +33,31 @@ class Range {
   Range& operator=(const Range&) = delete;
 
  private:
-  const char* name_;
-  Category category_;
-  double start_seconds_ = 0;
+  bool pushed_ = false;   ///< a profiler listens
+  bool counted_ = false;  ///< a StageClock was alive at the start
 };
 
 /// Seconds spent in ranges of each category while it is alive, on this thread: how a training step
-/// is split into stages. Nested ranges of another category are not counted twice. One at a time.
+/// is split into stages. Nested ranges of another category are not counted twice, so the categories
+/// (with kOther) add up to its lifetime. One at a time on a thread; a clock a step, not a run.
+///
+/// The backward pass is split too, with no markers in the model: an autograd node is charged to the
+/// category that was open when its forward ran (both sides know its sequence number). CPU graphs
+/// only, whose backward runs on the calling thread; call `backward` while the clock of its forward
+/// lives. Gradients' sums at a fork and into leaves go to the range around `backward`, else kOther.
 class StageClock {
  public:
   StageClock();
   ~StageClock();
   StageClock(const StageClock&) = delete;
   StageClock& operator=(const StageClock&) = delete;
+  /// Up to now, the open range included.
   double seconds(Category category) const;
+
+  struct State;  ///< of nvtx.cpp
+
+ private:
+  std::unique_ptr<State> state_;
 };
 
 /// Lower-case name of a category as records and charts use it: "indexer", "topk", ...
