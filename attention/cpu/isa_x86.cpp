@@ -1,0 +1,35 @@
+// The ISAs of an x86-64 build. __builtin_cpu_supports also asks whether the operating system saves
+// the registers.
+#include "attention/cpu/attend_kernels.h"
+#include "attention/cpu/dispatch.h"
+
+namespace dsa::cpu {
+namespace {
+
+bool always() {
+  return true;
+}
+
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("bmi2");
+}
+
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+constexpr IsaRow kRows[] = {
+    {"portable", always, &kAttendPortable, nullptr},
+    {"avx2", has_avx2, &kAttendAvx2, nullptr},
+    {"avx512", has_avx512, &kAttendAvx512, nullptr},
+};
+
+}  // namespace
+
+std::span<const IsaRow> isa_rows() {
+  return kRows;
+}
+
+}  // namespace dsa::cpu

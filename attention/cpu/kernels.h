@@ -1,0 +1,21 @@
+// The raw kernels of the `cpu` backend, one struct of function pointers a subject, one constant an
+// ISA. Pointers and int64 sizes only: ISA files include this, intrinsics and nothing of torch or
+// the standard containers (an inline function compiled with -mavx512f may be the copy the linker
+// keeps for everyone).
+#pragma once
+#include <cstdint>
+
+namespace dsa::cpu {
+
+struct AttendKernels;  // attend_kernels.h
+struct SelectKernels;  // select_kernels.h
+
+/// One instruction set: its name (what --isa takes), and its kernels.
+struct IsaRow {
+  const char* name;
+  bool (*supported)();  ///< by this machine and its operating system
+  const AttendKernels* attend;
+  const SelectKernels* select;
+};
+
+}  // namespace dsa::cpu
