@@ -1,0 +1,237 @@
+#!/usr/bin/env bash
+# The only script that installs: Debian packages, the wheels of .venv, the text. Says each download's
+# size before it starts, and does nothing twice. Called by quickstart.sh and test.sh.
+# usage: scripts/setup.sh [--tests] [--no-install] [--torch-dir DIR] [--torch-index URL] [--python PATH]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/apt_source.sh"
+cd "$root"
+
+# command or "-" (then dpkg is asked), package
+packages="g++ g++
+cmake cmake
+ninja ninja-build
+- libbenchmark-dev
+- libcli11-dev
+- nlohmann-json3-dev
+- ca-certificates"
+
+stamps=.venv/.dsa-setup
+with_tests=""
+no_install=""
+torch_index=""
+python=""
+
+parse() {
+  while (($#)); do
+    case $1 in
+      --tests) with_tests=1 ;;
+      --no-install) no_install=1 ;;
+      --torch-dir) torch_dir=$2 && shift ;;
+      --torch-index) torch_index=$2 && shift ;;
+      --python) python=$2 && shift ;;
+      *) fail "scripts/setup.sh: unknown option $1; call ./quickstart.sh --help or ./test.sh --help." ;;
+    esac
+    shift
+  done
+}
+
+# --- Debian packages ---------------------------------------------------------------------------
+
+installed() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
+
+# Catch2 v3 is `catch2` everywhere but on Debian 12, whose own catch2 is version 2.
+catch2_package() {
+  (. /etc/os-release && [[ $ID == debian && $VERSION_ID == 12 ]]) && echo libcatch2-dev || echo catch2
+}
+
+# A python that can make a virtual environment, or nothing.
+find_python() {
+  local candidate
+  for candidate in "$python" python3 /usr/bin/python3; do
+    [[ -n $candidate ]] || continue
+    if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+    [[ -z $python ]] || fail "--python $python cannot make a virtual environment; it must be Python 3.10 or newer with the modules venv and ensurepip."
+  done
+}
+
+venv_works() { [[ -x $venv_python ]] && "$venv_python" -m pip --version >/dev/null 2>&1; }
+
+missing_packages() {
+  local command package
+  while read -r command package; do
+    if [[ $command != - ]] && command -v "$command" >/dev/null; then continue; fi
+    installed "$package" || echo "$package"
+  done <<<"$packages"
+  if ! venv_works && [[ -z $(find_python) ]]; then echo python3-venv; fi
+  [[ -n $with_tests ]] || return 0
+  installed "$(catch2_package)" || catch2_package
+  # Ubuntu's chromium package is a door to a snap, which no container can open: a browser already there is used.
+  if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null && grep -q '^ID=debian' /etc/os-release; then
+    echo chromium
+  fi
+}
+
+as_root() {
+  if ((EUID == 0)); then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    fail "These Debian packages are missing and installing them needs root or sudo: ${wanted[*]}"
+  fi
+}
+
+apt() { as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get -q -o DPkg::Lock::Timeout=300 "$@"; }
+
+enable_backports() {
+  local suite entry file=/etc/apt/sources.list.d/dsa-backports
+  suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  if apt-cache policy | grep -q "n=$suite-backports"; then return; fi
+  entry=$(copy_source_entry "$suite" "$suite-backports" /etc/apt/sources.list.d/*.sources)
+  file+=.sources
+  if [[ -z $entry ]]; then
+    entry=$(copy_source_line "$suite" "$suite-backports" /etc/apt/sources.list /etc/apt/sources.list.d/*.list)
+    file=${file%.sources}.list
+  fi
+  [[ -n $entry ]] || fail "Catch2 v3 comes from the suite $suite-backports, and no source entry for $suite was found to copy; add that suite to apt's sources."
+  say "Enabling $suite-backports (for Catch2 v3) in $file, a copy of this machine's own source entry."
+  printf '%s\n' "$entry" | as_root tee "$file" >/dev/null
+  backports_file=$file
+}
+
+install_packages() {
+  local options=()
+  mapfile -t wanted < <(missing_packages)
+  ((${#wanted[@]})) || return 0
+  command -v apt-get >/dev/null || fail "These packages are missing and this is no Debian or Ubuntu, so install them by hand: ${wanted[*]}"
+  backports_file=""
+  if [[ " ${wanted[*]} " == *" libcatch2-dev "* ]]; then
+    enable_backports
+    options=(-t "$(. /etc/os-release && echo "$VERSION_CODENAME")-backports")
+  fi
+  if ! apt update; then
+    [[ -z $backports_file ]] || as_root rm -f "$backports_file"
+    fail "apt-get update failed (see above), so nothing was installed; mend apt's sources and try again."
+  fi
+  # Only Catch2 may come from backports: the rest stays with the release.
+  if ((${#options[@]})); then
+    install_from_apt libcatch2-dev "${options[@]}"
+    mapfile -t wanted < <(missing_packages)
+    ((${#wanted[@]})) || return 0
+  fi
+  install_from_apt "${wanted[@]}"
+}
+
+install_from_apt() {
+  local bytes
+  bytes=$(apt install --print-uris -qq -y --no-install-recommends "$@" | awk '{sum += $3} END {printf "%d", sum}')
+  say "Debian packages: $(megabytes "$bytes") to download for: $*"
+  apt install -qq -y --no-install-recommends "$@" </dev/null || fail "apt-get could not install $* (see above)."
+}
+
+megabytes() { awk -v bytes="$1" 'BEGIN {printf (bytes >= 1e9 ? "%.2f GB" : "%.1f MB"), bytes / (bytes >= 1e9 ? 1e9 : 1e6)}'; }
+
+# --- Python wheels -----------------------------------------------------------------------------
+
+pip() {
+  local quiet=(-qq)
+  [[ ! -t 1 ]] || quiet=()  # a person at a terminal sees pip's progress bars
+  "$venv_python" -m pip "$1" "${quiet[@]}" "${@:2}"
+}
+
+make_venv() {
+  if venv_works; then return; fi
+  local maker
+  maker=$(find_python)
+  say "Making .venv with $("$maker" --version) ($(command -v "$maker"))"
+  "$maker" -m venv .venv
+  # Debian 12's pip 23.0 would download whole wheels only to learn what they need.
+  pip install --upgrade "$(grep '^pip==' scripts/requirements.txt)" ||
+    fail "pip could not fetch its own update (see above); is a package index reachable from here?"
+}
+
+# install_wheels STAMP SIGNATURE PIP-ARGUMENT...: once per signature; after an interrupted run all again.
+install_wheels() {
+  local stamp=$stamps/$1 signature=$2 again=()
+  shift 2
+  mkdir -p "$stamps"
+  [[ ! -f $stamp.begun ]] || again=(--force-reinstall)
+  "$venv_python" scripts/download_size.py "${again[@]}" "$@" ||
+    fail "pip cannot find the wheels of scripts/requirements*.txt (see above)."
+  touch "$stamp.begun"
+  pip install "${again[@]}" "$@" || fail "pip could not install the wheels (see above)."
+  rm -f "$stamp.begun"
+  printf '%s\n' "$signature" >"$stamp"
+}
+
+stamp_of() { cat "$stamps/$1" 2>/dev/null || true; }
+
+install_torch() {
+  local torch from=(--index-url "$torch_index")
+  torch=$(grep '^torch==' scripts/requirements.txt)
+  if [[ -z $torch_index ]]; then
+    # Whichever build of this version is there stays, also one that --torch-index brought.
+    [[ $(stamp_of torch) == "$torch "* ]] || install_wheels torch "$torch default" "$torch"
+  elif [[ $(stamp_of torch) != "$torch $torch_index" ]]; then
+    [[ ! -d $torch_index ]] || from=(--no-index --find-links "$torch_index" --no-deps)
+    install_wheels torch "$torch $torch_index" --force-reinstall "${from[@]}" "$torch"
+  fi
+}
+
+install_python() {
+  make_venv
+  [[ -n $torch_dir ]] || install_torch
+  local list signature
+  for list in requirements ${with_tests:+requirements-test}; do
+    signature=$(sha256sum <"scripts/$list.txt")
+    [[ $(stamp_of "$list") != "$signature" ]] || continue
+    mkdir -p $stamps
+    grep -v '^torch==' "scripts/$list.txt" >"$stamps/$list.txt"
+    install_wheels "$list" "$signature" -r "$stamps/$list.txt"
+  done
+}
+
+# --- --no-install: look, list, change nothing --------------------------------------------------
+
+list_missing() {
+  local missing=() command package output
+  for command in g++ cmake ninja; do
+    command -v $command >/dev/null || missing+=("$command: apt install $(awk -v c=$command '$1 == c {print $2}' <<<"$packages")")
+  done
+  if ((${#missing[@]} == 0)); then
+    # CMake knows the libraries and lists what it lacks; its list is taken over as it is.
+    if ! output=$(configure release "-DDSA_TESTS=${with_tests:-OFF}" 2>&1); then
+      mapfile -t -O ${#missing[@]} missing < <(sed -n 's/^ *- \(.*: .*\)/\1/p' <<<"$output")
+      ((${#missing[@]})) || fail "CMake cannot configure, for a reason of its own:"$'\n'"$output"
+    fi
+  else
+    while read -r command package; do
+      [[ $command != - ]] || installed "$package" || missing+=("$package: apt install $package, or any other way CMake finds it")
+    done <<<"$packages"
+    [[ -n $torch_dir ]] || compgen -G '.venv/lib/python3*/site-packages/torch/lib/libtorch_cpu.so' >/dev/null ||
+      missing+=("LibTorch: .venv/bin/pip install $(grep '^torch==' scripts/requirements.txt), or --torch-dir DIR")
+  fi
+  scripts/fetch-text.sh --check || missing+=("the text of the quick suite: scripts/fetch-text.sh (needs .venv with pip), or --data FILE after --")
+  "$venv_python" -c 'import vl_convert' 2>/dev/null ||
+    say "Note: without $(grep '^vl-convert' scripts/requirements.txt) in .venv the report has no SVG and PNG pictures."
+  ((${#missing[@]})) || return 0
+  printf '%s\n' "Missing, and --no-install forbids to install it:" "${missing[@]/#/  - }" >&2
+  exit 1
+}
+
+# -----------------------------------------------------------------------------------------------
+
+parse "$@"
+if [[ -n $no_install ]]; then
+  list_missing
+  exit
+fi
+exec 9<"$root"
+flock 9  # two terminals may run quickstart.sh and test.sh at once
+install_packages
+install_python
+scripts/fetch-text.sh
