@@ -16,20 +16,26 @@ struct DataConfig {
   int64_t vocab_size = 0;
   int64_t max_tokens = 0;
   double validation_fraction = 0.1;
+  int64_t max_validation_tokens = 0;
   std::string split = "contiguous";
 };
 
 template <class C, class V>
   requires is_a<C, DataConfig>
 void visit_fields(C& c, V&& v) {
-  auto& [path, tokenizer, vocab_size, max_tokens, validation_fraction, split] = c;
+  auto& [path, tokenizer, vocab_size, max_tokens, validation_fraction, max_validation_tokens,
+         split] = c;
   v("path", path, "UTF-8 text, folder of texts, nanoGPT .bin, llm.c shard or glob; empty = the plays of Shakespeare");
   v("tokenizer", tokenizer, "of texts: byte, or word (at most 49152 ids)");
   v("vocab-size", vocab_size, "number of ids in a headerless .bin file (required there)");
   v("max-tokens", max_tokens, "use only the first so many tokens; 0 = all");
   v("validation-fraction", validation_fraction, "last part of the tokens, held out");
+  v("max-validation-tokens", max_validation_tokens, "score only the first so many held-out tokens; 0 = all");
   v("split", split, "contiguous (by document, with a gap), or random_windows (the seed's leaky way)");
 }
+
+/// @throws Error naming the field, its value and what it may be.
+void check(const DataConfig& config);
 
 struct Batch {
   at::Tensor tokens;   ///< int64 [B, T]
@@ -45,8 +51,8 @@ struct Corpus {
   double bytes_per_token = 0;  ///< of the validation text, for bits/byte; 0 = unknown
   std::string source, sha256, tokenizer;
   std::string split;
-  /// Share of validation windows whose tokens also occur in a training window (0 for contiguous).
-  double validation_overlap = 0;
+  double validation_fraction = 0;     ///< of the windows of `random_windows`
+  int64_t max_validation_tokens = 0;  ///< 0 = all
 };
 
 /// @throws Error naming file, offset and value of the first mistake.
@@ -61,8 +67,13 @@ class Batches {
 std::unique_ptr<Batches> training_batches(const Corpus& corpus, int64_t length, int64_t batch,
                                           uint64_t seed);
 
-/// All of validation in deterministic tiles of `length` tokens (the last one may be shorter when
-/// batch 1; otherwise padded with targets of -100): every validation token but the first is scored once.
+/// Share of the scored validation tokens that also lie in the span of some training window: 0 for
+/// `contiguous`, nearly 1 for `random_windows`.
+double validation_overlap(const Corpus& corpus, int64_t length);
+
+/// All of validation in deterministic tiles of `length` tokens, the last one padded with targets of
+/// -100: every validation token but the first is scored once. With `random_windows` the tiles are the
+/// held-out windows. Batches may share memory with the corpus: do not write into them.
 std::vector<Batch> validation_tiles(const Corpus& corpus, int64_t length, int64_t batch);
 
 }  // namespace dsa

@@ -1,0 +1,178 @@
+// Windows of the corpus: random ones for training, all of validation in tiles. Every variant gets
+// the same batches, because nothing here knows of one.
+#include "harness/data.h"
+#include "harness/random.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace dsa {
+namespace {
+
+constexpr int64_t kIgnored = -100;
+constexpr uint64_t kSplitSeed = 42;  // the seed's; every run must hold out the same windows
+
+void require_window(const Corpus& corpus, const char* part, int64_t tokens, int64_t length) {
+  require(tokens > length, "data.path: ", corpus.source, " has ", tokens, " ", part,
+          " tokens, but one window of length ", length, " needs ", length + 1,
+          "; choose a shorter length or bring more data");
+}
+
+void copy_window(const at::Tensor& from, int64_t start, const Batch& batch, int64_t row) {
+  const int64_t length = batch.tokens.size(1);
+  const auto* ids = from.data_ptr<int64_t>() + start;
+  const auto bytes = static_cast<size_t>(length) * sizeof(int64_t);
+  std::memcpy(batch.tokens.data_ptr<int64_t>() + row * length, ids, bytes);
+  std::memcpy(batch.targets.data_ptr<int64_t>() + row * length, ids + 1, bytes);
+}
+
+Batch empty_batch(int64_t rows, int64_t length) {
+  return {at::empty({rows, length}, at::kLong), at::empty({rows, length}, at::kLong)};
+}
+
+/// Starts of the stride-1 windows, shuffled once: the last ones are validation.
+struct WindowSplit {
+  std::vector<int64_t> train, validation;
+};
+
+WindowSplit split_windows(const Corpus& corpus, int64_t length) {
+  require_window(corpus, "", corpus.all.size(0), length);
+  const int64_t count = corpus.all.size(0) - length;
+  WindowSplit split;
+  auto& starts = split.train;
+  starts.resize(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) starts[static_cast<size_t>(i)] = i;
+  Random random(kSplitSeed);
+  for (size_t i = starts.size(); i > 1; --i) std::swap(starts[i - 1], starts[random.below(i)]);
+  const auto held = static_cast<int64_t>(static_cast<double>(count) * corpus.validation_fraction);
+  require(held > 0 && held < count, "data.validation-fraction is ", corpus.validation_fraction,
+          ", which leaves one part of ", count, " windows empty; bring more data");
+  split.validation.assign(starts.end() - held, starts.end());
+  starts.resize(static_cast<size_t>(count - held));
+  if (corpus.max_validation_tokens > 0) {
+    const int64_t kept = std::max<int64_t>(1, corpus.max_validation_tokens / length);
+    split.validation.resize(static_cast<size_t>(std::min(held, kept)));
+  }
+  return split;
+}
+
+/// Rows start anywhere in `tokens`, or at one of `starts`.
+class RandomBatches : public Batches {
+ public:
+  RandomBatches(at::Tensor tokens, std::vector<int64_t> starts, int64_t length, int64_t rows,
+                uint64_t seed)
+      : tokens_(std::move(tokens)),
+        starts_(std::move(starts)),
+        length_(length),
+        rows_(rows),
+        seed_(seed) {}
+
+  Batch at(int64_t step) const override {
+    const Batch batch = empty_batch(rows_, length_);
+    for (int64_t row = 0; row < rows_; ++row) {
+      Random random(seed_, static_cast<uint64_t>(step), static_cast<uint64_t>(row));
+      copy_window(tokens_, start(random), batch, row);
+    }
+    return batch;
+  }
+
+ private:
+  int64_t start(Random& random) const {
+    if (!starts_.empty()) return starts_[random.below(starts_.size())];
+    return static_cast<int64_t>(random.below(static_cast<uint64_t>(tokens_.size(0) - length_)));
+  }
+
+  at::Tensor tokens_;
+  std::vector<int64_t> starts_;
+  int64_t length_, rows_;
+  uint64_t seed_;
+};
+
+std::vector<Batch> window_tiles(const Corpus& corpus, int64_t length, int64_t rows) {
+  const auto starts = split_windows(corpus, length).validation;
+  std::vector<Batch> tiles;
+  for (size_t first = 0; first < starts.size(); first += static_cast<size_t>(rows)) {
+    const auto now = std::min(rows, static_cast<int64_t>(starts.size() - first));
+    tiles.push_back(empty_batch(now, length));
+    for (int64_t row = 0; row < now; ++row) {
+      copy_window(corpus.all, starts[first + static_cast<size_t>(row)], tiles.back(), row);
+    }
+  }
+  return tiles;
+}
+
+at::Tensor scored_validation(const Corpus& corpus) {
+  const int64_t count = corpus.validation.size(0);
+  const int64_t most = corpus.max_validation_tokens;
+  return corpus.validation.narrow(0, 0, most > 0 ? std::min(count, most + 1) : count);
+}
+
+void require_shape(int64_t length, int64_t batch) {
+  require(length > 0, "the sequence length is ", length, "; it must be at least 1");
+  require(batch > 0, "the batch is ", batch, "; it must be at least 1");
+}
+
+}  // namespace
+
+std::unique_ptr<Batches> training_batches(const Corpus& corpus, int64_t length, int64_t batch,
+                                          uint64_t seed) {
+  require_shape(length, batch);
+  if (corpus.split == "random_windows") {
+    return std::make_unique<RandomBatches>(corpus.all, split_windows(corpus, length).train, length,
+                                           batch, seed);
+  }
+  require_window(corpus, "training", corpus.train.size(0), length);
+  return std::make_unique<RandomBatches>(corpus.train, std::vector<int64_t>{}, length, batch, seed);
+}
+
+std::vector<Batch> validation_tiles(const Corpus& corpus, int64_t length, int64_t batch) {
+  require_shape(length, batch);
+  if (corpus.split == "random_windows") return window_tiles(corpus, length, batch);
+  const at::Tensor tokens = scored_validation(corpus);
+  require_window(corpus, "validation", tokens.size(0), length);
+  const int64_t whole = (tokens.size(0) - 1) / length;
+  const int64_t rest = (tokens.size(0) - 1) % length;
+  std::vector<Batch> tiles;
+  for (int64_t first = 0; first < whole; first += batch) {
+    const int64_t rows = std::min(batch, whole - first);
+    const auto view = [&](int64_t shift) {
+      return tokens.narrow(0, first * length + shift, rows * length).view({rows, length});
+    };
+    tiles.push_back({view(0), view(1)});
+  }
+  if (rest == 0) return tiles;
+  const Batch last{at::full({1, length}, 0, at::kLong), at::full({1, length}, kIgnored, at::kLong)};
+  last.tokens[0].narrow(0, 0, rest).copy_(tokens.narrow(0, whole * length, rest));
+  last.targets[0].narrow(0, 0, rest).copy_(tokens.narrow(0, whole * length + 1, rest));
+  tiles.push_back(last);
+  return tiles;
+}
+
+double validation_overlap(const Corpus& corpus, int64_t length) {
+  if (corpus.split != "random_windows") return 0;
+  const WindowSplit split = split_windows(corpus, length);
+  // covered[i]: how many training windows hold token i, by differences; then a prefix sum of "some".
+  std::vector<int64_t> covered(static_cast<size_t>(corpus.all.size(0)) + 1, 0);
+  for (const int64_t start : split.train) {
+    ++covered[static_cast<size_t>(start)];
+    --covered[static_cast<size_t>(start + length + 1)];
+  }
+  int64_t open = 0, sum = 0;
+  for (auto& value : covered) {
+    open += value;
+    value = sum;
+    sum += open > 0 ? 1 : 0;
+  }
+  int64_t seen = 0;
+  for (const int64_t start : split.validation) {
+    seen +=
+        covered[static_cast<size_t>(start + length + 1)] - covered[static_cast<size_t>(start + 1)];
+  }
+  return static_cast<double>(seen) /
+         static_cast<double>(static_cast<int64_t>(split.validation.size()) * length);
+}
+
+}  // namespace dsa
