@@ -21,8 +21,13 @@ if(DSA_TORCH_VERSION)
   target_include_directories(dsa_torch SYSTEM INTERFACE
     ${torch_root}/include ${torch_root}/include/torch/csrc/api/include)
   target_link_directories(dsa_torch INTERFACE ${DSA_TORCH_LIB})
-  target_link_libraries(dsa_torch INTERFACE -Wl,--no-as-needed torch torch_cpu c10 -Wl,--as-needed
-    Threads::Threads OpenMP::OpenMP_CXX)
+  # By flag, not by OpenMP::OpenMP_CXX: that names the compiler's libgomp by path, while the one to
+  # run with is the copy the wheel brings (CMake warns of two folders that hide each other).
+  separate_arguments(dsa_openmp_flags UNIX_COMMAND "${OpenMP_CXX_FLAGS}")
+  target_compile_options(dsa_torch INTERFACE ${dsa_openmp_flags})
+  target_link_options(dsa_torch INTERFACE ${dsa_openmp_flags})
+  target_link_libraries(dsa_torch INTERFACE
+    -Wl,--no-as-needed torch torch_cpu c10 -Wl,--as-needed Threads::Threads)
   list(APPEND CMAKE_BUILD_RPATH ${DSA_TORCH_LIB})
   list(APPEND CMAKE_INSTALL_RPATH ${DSA_TORCH_LIB})
 endif()

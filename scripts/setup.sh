@@ -17,6 +17,7 @@ ninja ninja-build
 - ca-certificates"
 
 stamps=.venv/.dsa-setup
+apt_log=.cache/apt.log
 with_tests=""
 no_install=""
 torch_index=""
@@ -85,7 +86,16 @@ as_root() {
   fi
 }
 
-apt() { as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get -q -o DPkg::Lock::Timeout=300 "$@"; }
+apt() { as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get -q -y -o DPkg::Lock::Timeout=300 "$@" </dev/null; }
+
+# apt_logged ARGUMENT...: dpkg's thousand lines go to a file, shown only when it fails.
+apt_logged() {
+  mkdir -p "$(dirname "$apt_log")"
+  apt "$@" >>"$apt_log" 2>&1 || {
+    tail -n 20 "$apt_log" >&2
+    return 1
+  }
+}
 
 enable_backports() {
   local suite entry file=/etc/apt/sources.list.d/dsa-backports
@@ -113,7 +123,7 @@ install_packages() {
     enable_backports
     options=(-t "$(. /etc/os-release && echo "$VERSION_CODENAME")-backports")
   fi
-  if ! apt update; then
+  if ! apt_logged update; then
     [[ -z $backports_file ]] || as_root rm -f "$backports_file"
     fail "apt-get update failed (see above), so nothing was installed; mend apt's sources and try again."
   fi
@@ -128,9 +138,9 @@ install_packages() {
 
 install_from_apt() {
   local bytes
-  bytes=$(apt install --print-uris -qq -y --no-install-recommends "$@" | awk '{sum += $3} END {printf "%d", sum}')
-  say "Debian packages: $(megabytes "$bytes") to download for: $*"
-  apt install -qq -y --no-install-recommends "$@" </dev/null || fail "apt-get could not install $* (see above)."
+  bytes=$(apt install --print-uris -qq --no-install-recommends "$@" | awk '{sum += $3} END {printf "%d", sum}')
+  say "Debian packages: $(megabytes "$bytes") to download for: $* (log: $apt_log)"
+  apt_logged install --no-install-recommends "$@" || fail "apt-get could not install $* (see above)."
 }
 
 megabytes() { awk -v bytes="$1" 'BEGIN {printf (bytes >= 1e9 ? "%.2f GB" : "%.1f MB"), bytes / (bytes >= 1e9 ? 1e9 : 1e6)}'; }
