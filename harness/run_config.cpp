@@ -1,0 +1,114 @@
+#include "harness/run_config.h"
+
+#include <algorithm>
+#include <functional>
+
+namespace dsa {
+namespace {
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const auto& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
+void check_words(const char* field, const std::vector<std::string>& values,
+                 const std::vector<std::string>& known) {
+  for (const auto& value : values) {
+    require(std::find(known.begin(), known.end(), value) != known.end(), "--", field,
+            " knows no \"", value, "\"; it takes ", joined(known));
+  }
+}
+
+template <class T>
+void check_positive(const char* field, const std::vector<T>& values, T least) {
+  require(!values.empty(), "--", field, " is empty; give at least one value");
+  for (const T value : values) {
+    require(value >= least, "--", field, " is ", value, "; it must be at least ", least);
+  }
+}
+
+template <class T>
+void check_unique(const char* field, std::vector<T> values) {
+  std::sort(values.begin(), values.end());
+  const auto twin = std::adjacent_find(values.begin(), values.end());
+  if (twin != values.end()) require(false, "--", field, " lists ", *twin, " twice; name it once");
+}
+
+void check(const KernelConfig& c) {
+  std::vector<std::string> families;
+  for (int op = 0; op <= static_cast<int>(Op::kDense); ++op) families.emplace_back(name(Op(op)));
+  check_words("kernels.families", c.families, families);
+  check_words("kernels.passes", c.passes, {"fwd", "fwdbwd"});
+  check_words("kernels.dtypes", c.dtypes, {"f32", "bf16", "f64"});
+  check_words("kernels.scores", c.scores, {"uniform", "relu_plateau", "concentrated"});
+  for (const auto& name : c.backends) backend(name);
+  for (const int64_t length : c.lengths) {
+    require(length >= 1, "--kernels.lengths is ", length, "; it must be at least 1");
+  }
+  check_positive<int64_t>("kernels.top-k", c.top_k, 1);
+  check_positive<int64_t>("kernels.heads", c.heads, 1);
+  check_positive<int64_t>("kernels.widths", c.widths, 1);
+  check_positive<int64_t>("kernels.index-heads", c.index_heads, 1);
+  check_positive<int64_t>("kernels.index-widths", c.index_widths, 1);
+  check_unique("kernels.lengths", c.lengths);
+  check_unique("kernels.top-k", c.top_k);
+  require(c.kv_heads >= 0 && c.v_width >= 0, "--kernels.kv-heads and --kernels.v-width are ",
+          c.kv_heads, " and ", c.v_width, "; neither may be negative");
+  for (const int64_t heads : c.heads) {
+    require(c.kv_heads == 0 || heads % c.kv_heads == 0, "--kernels.kv-heads is ", c.kv_heads,
+            "; it must divide --kernels.heads ", heads);
+  }
+  check_positive<int64_t>("kernels.repetitions", {c.repetitions}, 1);
+  check_positive<int64_t>("kernels.input-sets", {c.input_sets}, 1);
+  check_positive<int64_t>("kernels.checked-queries", {c.checked_queries}, 1);
+  for (const auto& [field, value] :
+       {std::pair{"min-time", c.min_time}, std::pair{"row-budget", c.row_budget},
+        std::pair{"memory-budget", c.memory_budget}, std::pair{"input-memory", c.input_memory}}) {
+    require(value > 0, "--kernels.", field, " is ", value, "; it must be more than 0");
+  }
+}
+
+bool asks_for(const RunConfig& c, const char* suite) {
+  return std::find(c.suites.begin(), c.suites.end(), suite) != c.suites.end();
+}
+
+}  // namespace
+
+const std::vector<int64_t>& kernel_lengths(const RunConfig& config) {
+  return config.kernels.lengths.empty() ? config.lengths : config.kernels.lengths;
+}
+
+void check(const RunConfig& c) {
+  check_words("suites", c.suites, {"kernels", "training"});
+  require(!c.suites.empty(), "--suites is empty; give kernels, training or both");
+  check_positive<int64_t>("lengths", c.lengths, 2);
+  check_unique("lengths", c.lengths);
+  check_positive<uint64_t>("seeds", c.seeds, 0);
+  check_unique("seeds", c.seeds);
+  check_unique("variants", c.variants);
+  require(c.threads >= 0 && c.threads <= 4096, "--threads is ", c.threads,
+          "; it must be between 0 (torch's choice) and 4096");
+  for (const auto& name : c.variants) variant(name);
+  if (asks_for(c, "kernels")) check(c.kernels);
+  if (!asks_for(c, "training")) return;
+  check(c.attention);
+  check(c.model);
+  check(c.train);
+  if (c.attention.backend != "auto") backend(c.attention.backend);
+}
+
+RunConfig shrunk_for_dry_run(RunConfig config) {
+  config.train.steps = 1;
+  config.train.warmup_steps = std::min<int64_t>(config.train.warmup_steps, 1);
+  config.train.evaluate_every = 0;
+  config.train.checkpoint_every = 0;
+  constexpr int64_t kTokens = 20'000;
+  if (config.data.max_tokens == 0 || config.data.max_tokens > kTokens) {
+    config.data.max_tokens = kTokens;
+  }
+  config.kernels.repetitions = 1;
+  return config;
+}
+
+}  // namespace dsa
