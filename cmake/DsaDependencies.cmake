@@ -27,7 +27,7 @@ find_path(DSA_NVTX_INCLUDE nvtx3/nvToolsExt.h
   HINTS ${dsa_venv_packages}
   PATHS /usr/local/cuda/include
   PATH_SUFFIXES nvidia/cu13/include nvidia/nvtx/include)
-dsa_need(DSA_NVTX_INCLUDE "NVTX 3 headers" ".venv/bin/pip install nvidia-nvtx, or -DDSA_NVTX_INCLUDE=<CUDA toolkit>/include")
+dsa_need(DSA_NVTX_INCLUDE "NVTX 3 headers" "python3 -m venv .venv && .venv/bin/pip install nvidia-nvtx==13.0.85, or -DDSA_NVTX_INCLUDE=<CUDA toolkit>/include")
 
 include(DsaTorch)
 

@@ -13,7 +13,7 @@ if(torch_root AND EXISTS "${torch_version_file}")
   string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" DSA_TORCH_VERSION "${torch_version_line}")
 endif()
 dsa_need(DSA_TORCH_VERSION "LibTorch 2.11 to 2.14"
-  ".venv/bin/pip install torch==2.13.0, or -DTorch_DIR=<libtorch>/share/cmake/Torch")
+  "python3 -m venv .venv && .venv/bin/pip install torch==2.13.0, or -DTorch_DIR=<libtorch>/share/cmake/Torch")
 if(DSA_TORCH_VERSION)
   message(STATUS "LibTorch ${DSA_TORCH_VERSION} from ${torch_root}")
   # OpenMP here, not as an afterthought: at::parallel_for is silently serial without -fopenmp.

@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/apt_source.sh"
 cd "$root"
 
-# command or "-" (then dpkg is asked), package
+# command that shows it is there, or "-" (then dpkg is asked); package
 packages="g++ g++
 cmake cmake
 ninja ninja-build
@@ -51,7 +51,7 @@ find_python() {
   local candidate
   for candidate in "$python" python3 /usr/bin/python3; do
     [[ -n $candidate ]] || continue
-    if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    if [[ $("$candidate" -c 'import sys, venv, ensurepip; print(sys.version_info >= (3, 10))' 2>/dev/null) == True ]]; then
       echo "$candidate"
       return
     fi
@@ -209,27 +209,31 @@ install_python() {
 
 list_missing() {
   local missing=() command package output
+  local venv="python3 -m venv .venv && .venv/bin/pip install"
   for command in g++ cmake ninja; do
     command -v $command >/dev/null || missing+=("$command: apt install $(awk -v c=$command '$1 == c {print $2}' <<<"$packages")")
   done
   if ((${#missing[@]} == 0)); then
     # CMake knows the libraries and lists what it lacks; its list is taken over as it is.
-    if ! output=$(configure release "-DDSA_TESTS=${with_tests:-OFF}" 2>&1); then
-      mapfile -t -O ${#missing[@]} missing < <(sed -n 's/^ *- \(.*: .*\)/\1/p' <<<"$output")
+    if ! output=$(configure release "-DDSA_TESTS=$([[ -n $with_tests ]] && echo ON || echo OFF)" 2>&1); then
+      mapfile -t missing < <(sed -n 's/^ *- \(.*: .*\)/\1/p' <<<"$output")
       ((${#missing[@]})) || fail "CMake cannot configure, for a reason of its own:"$'\n'"$output"
     fi
   else
-    while read -r command package; do
-      [[ $command != - ]] || installed "$package" || missing+=("$package: apt install $package, or any other way CMake finds it")
-    done <<<"$packages"
+    for package in libbenchmark-dev libcli11-dev nlohmann-json3-dev ${with_tests:+"$(catch2_package)"}; do
+      installed "$package" || missing+=("$package: apt install $package, or another copy where CMake finds it")
+    done
     [[ -n $torch_dir ]] || compgen -G '.venv/lib/python3*/site-packages/torch/lib/libtorch_cpu.so' >/dev/null ||
-      missing+=("LibTorch: .venv/bin/pip install $(grep '^torch==' scripts/requirements.txt), or --torch-dir DIR")
+      missing+=("LibTorch: $venv $(grep '^torch==' scripts/requirements.txt), or --torch-dir DIR")
+    compgen -G '.venv/lib/python3*/site-packages/nvidia/*/include/nvtx3' >/dev/null || [[ -d /usr/local/cuda/include/nvtx3 ]] ||
+      missing+=("NVTX 3 headers: $venv $(grep '^nvidia-nvtx==' scripts/requirements.txt), or -DDSA_NVTX_INCLUDE=DIR")
   fi
-  scripts/fetch-text.sh --check || missing+=("the text of the quick suite: scripts/fetch-text.sh (needs .venv with pip), or --data FILE after --")
+  scripts/fetch-text.sh --check ||
+    missing+=("the text: $venv -r scripts/requirements.txt && scripts/fetch-text.sh, or a text of your own: -- --data FILE")
   "$venv_python" -c 'import vl_convert' 2>/dev/null ||
-    say "Note: without $(grep '^vl-convert' scripts/requirements.txt) in .venv the report has no SVG and PNG pictures."
+    say "Note: the report will have no SVG and PNG pictures: $venv $(grep '^vl-convert' scripts/requirements.txt)"
   ((${#missing[@]})) || return 0
-  printf '%s\n' "Missing, and --no-install forbids to install it:" "${missing[@]/#/  - }" >&2
+  printf '%s\n' "Missing (without --no-install, all of it would be installed):" "${missing[@]/#/  - }" >&2
   exit 1
 }
 

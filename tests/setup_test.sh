@@ -43,7 +43,9 @@ check "fetch-text.sh refuses an unknown option" refuses scripts/fetch-text.sh --
 unpinned() { grep -hvE '^(#|$)|^[a-z0-9-]+==[0-9][0-9a-z.]*$' scripts/requirements*.txt; }
 check "every Python requirement is pinned" test -z "$(unpinned)"
 # The fix that CMake prints and the wheel that set-up installs are one version.
-check "CMake's hint names the torch of requirements.txt" grep -q "$(grep '^torch==' scripts/requirements.txt)" cmake/DsaTorch.cmake
+for wheel in torch nvidia-nvtx; do
+  check "CMake's hint names the $wheel of requirements.txt" grep -qF "install $(grep "^$wheel==" scripts/requirements.txt)," cmake/Dsa{Torch,Dependencies}.cmake
+done
 
 # Mirrors differ from machine to machine, so no script may name one.
 hosts() { grep -nE 'https?://|[a-z0-9-]+\.(debian|ubuntu|python|pytorch|pypi)\.(org|com)' quickstart.sh test.sh .ci/run scripts/*; }
