@@ -240,6 +240,7 @@ list_missing() {
 # -----------------------------------------------------------------------------------------------
 
 parse "$@"
+[[ -z $python ]] || find_python >/dev/null  # refused before anything is installed
 if [[ -n $no_install ]]; then
   list_missing
   exit

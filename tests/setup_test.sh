@@ -35,6 +35,7 @@ for script in ./quickstart.sh ./test.sh; do
   check "an unknown option is refused in one sentence" refuses $script --no-such-option
   check "--help says how to call it" helps $script --help
   check "a folder without LibTorch is refused" refuses $script --torch-dir /nonexistent-torch
+  check "something that is no Python is refused" refuses $script --no-install --python /bin/true
   check "an option without its value is refused" refuses $script --torch-index
 done
 check "fetch-text.sh refuses an unknown option" refuses scripts/fetch-text.sh --no-such-option
