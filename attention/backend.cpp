@@ -1,6 +1,7 @@
 // The table of implementations, and how a call finds its row.
 #include "attention/backend.h"
 
+#include "attention/backend_cpu.h"
 #include "attention/backend_rows.h"
 
 #include <algorithm>
@@ -32,6 +33,7 @@ bool provides_backward(const Backend& row, Op op) {
 
 const std::vector<Backend>& backends() {
   static const std::vector<Backend> table = {
+      cpu_backend(),
       reference_backend(),
   };
   return table;

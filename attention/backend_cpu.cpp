@@ -19,6 +19,12 @@ const Backend& cpu_backend() {
       .description = "our SIMD kernels, instruction set chosen at run time",
       .role = "ours",
       .declines = declines,
+      .indexer_scores = cpu::indexer_scores,
+      .indexer_scores_backward = cpu::indexer_scores_backward,
+      .select_top_k = cpu::select_top_k,
+      .indexer_select = cpu::indexer_select,
+      .selected_scores = cpu::selected_scores,
+      .selected_scores_backward = cpu::selected_scores_backward,
   };
   return row;
 }

@@ -7,4 +7,20 @@ namespace dsa {
 
 const Backend& cpu_backend();
 
+namespace cpu {  // backend_cpu_select.cpp
+
+at::Tensor indexer_scores(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight);
+IndexerGrads indexer_scores_backward(const at::Tensor& dscores, const at::Tensor& q,
+                                     const at::Tensor& k, const at::Tensor& weight);
+ops::Selection select_top_k(const at::Tensor& scores, int64_t top_k);
+ops::Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
+                              int64_t top_k);
+at::Tensor selected_scores(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
+                           const ops::Selection& selection);
+IndexerGrads selected_scores_backward(const at::Tensor& dscores, const at::Tensor& q,
+                                      const at::Tensor& k, const at::Tensor& weight,
+                                      const ops::Selection& selection);
+
+}  // namespace cpu
+
 }  // namespace dsa

@@ -2,6 +2,7 @@
 // the registers.
 #include "attention/cpu/attend_kernels.h"
 #include "attention/cpu/dispatch.h"
+#include "attention/cpu/select_kernels.h"
 
 namespace dsa::cpu {
 namespace {
@@ -21,9 +22,9 @@ bool has_avx512() {
 }
 
 constexpr IsaRow kRows[] = {
-    {"portable", always, &kAttendPortable, nullptr},
-    {"avx2", has_avx2, &kAttendAvx2, nullptr},
-    {"avx512", has_avx512, &kAttendAvx512, nullptr},
+    {"portable", always, &kAttendPortable, &kSelectPortable},
+    {"avx2", has_avx2, &kAttendAvx2, &kSelectAvx2},
+    {"avx512", has_avx512, &kAttendAvx512, &kSelectAvx512},
 };
 
 }  // namespace

@@ -31,6 +31,7 @@ struct Avx2 {
   static Reg max(Reg a, Reg b) { return _mm256_max_ps(a, b); }
   static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
   static Mask gt(Reg a, Reg b) { return {_mm256_cmp_ps(a, b, _CMP_GT_OQ)}; }
+  static Mask not_le(Reg a, Reg b) { return {_mm256_cmp_ps(a, b, _CMP_NLE_UQ)}; }
   static Mask eq(Reg a, Reg b) { return {_mm256_cmp_ps(a, b, _CMP_EQ_OQ)}; }
   static Reg keep(Mask m, Reg x) { return _mm256_and_ps(m.lanes, x); }
   static Reg blend(Mask m, Reg yes, Reg no) { return _mm256_blendv_ps(no, yes, m.lanes); }

@@ -26,6 +26,9 @@ struct Avx512 {
   static Reg max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
   static Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
   static Mask gt(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+  static Mask not_le(Reg a, Reg b) {  ///< a > b, or one is NaN
+    return _mm512_cmp_ps_mask(a, b, _CMP_NLE_UQ);
+  }
   static Mask eq(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
   static Reg keep(Mask m, Reg x) { return _mm512_maskz_mov_ps(m, x); }  ///< zero elsewhere
   static Reg blend(Mask m, Reg yes, Reg no) { return _mm512_mask_blend_ps(m, no, yes); }

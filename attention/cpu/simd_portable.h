@@ -39,6 +39,7 @@ struct Portable {
   static Reg max(Reg a, Reg b) { return a > b ? a : b; }
   static Reg min(Reg a, Reg b) { return a < b ? a : b; }
   static Mask gt(Reg a, Reg b) { return {Int(a > b)}; }
+  static Mask not_le(Reg a, Reg b) { return {~Int(a <= b)}; }
   static Mask eq(Reg a, Reg b) { return {Int(a == b)}; }
   static Reg keep(Mask m, Reg x) { return as_float(m.lanes & as_int(x)); }
   static Reg blend(Mask m, Reg yes, Reg no) { return m.lanes ? yes : no; }

@@ -1,0 +1,247 @@
+// Indexer and selection of the `cpu` backend: splits tensors into blocks of queries or keys, gives
+// every thread its scratch, and calls the kernels of the ISA in use.
+#include "attention/backend_cpu.h"
+#include "attention/cpu/dispatch.h"
+#include "attention/cpu/parallel.h"
+#include "attention/cpu/scratch.h"
+#include "attention/cpu/select_kernels.h"
+#include "attention/door.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+
+namespace dsa::cpu {
+namespace {
+
+int64_t blocks_of(int64_t items, int64_t block) {
+  return (items + block - 1) / block;
+}
+
+/// The tensors of an indexer call, one sequence at a time.
+struct IndexerBatch {
+  const float* q;
+  const float* k;
+  const float* weight;
+  float* packed = nullptr;
+  int64_t packed_floats = 0;  ///< of one sequence
+  int64_t batch, queries, keys, heads, width;
+
+  IndexerBatch(const at::Tensor& q_, const at::Tensor& k_, const at::Tensor& weight_)
+      : q(q_.const_data_ptr<float>()),
+        k(k_.const_data_ptr<float>()),
+        weight(weight_.const_data_ptr<float>()),
+        batch(q_.size(0)),
+        queries(q_.size(1)),
+        keys(k_.size(1)),
+        heads(q_.size(2)),
+        width(q_.size(3)) {}
+
+  IndexerSequence sequence(int64_t b) const {
+    return {q + b * queries * heads * width,
+            k + b * keys * width,
+            packed + b * packed_floats,
+            weight + b * queries * heads,
+            queries,
+            keys,
+            heads,
+            width};
+  }
+};
+
+/// Copies the keys of every sequence into the layout of the dense kernels.
+void pack(IndexerBatch& batch, const SelectKernels& kernels) {
+  const int64_t key_blocks = blocks_of(batch.keys, kernels.key_block);
+  batch.packed_floats = key_blocks * kernels.key_block * batch.width;
+  batch.packed = scratch<float>(Slot::kSelectCall, batch.batch * batch.packed_floats);
+  for_each_block(batch.batch * key_blocks, [&](int64_t block) {
+    const int64_t b = block / key_blocks, first = block % key_blocks;
+    kernels.pack_keys(batch.sequence(b), {first, first + 1},
+                      batch.packed + b * batch.packed_floats);
+  });
+}
+
+/// Calls work(b, range) for every block of `size` items of every sequence. The last blocks come
+/// first: under causality they see the most keys.
+template <class Work>
+void for_each_range(int64_t batch, int64_t items, int64_t size, const Work& work) {
+  const int64_t blocks = blocks_of(items, size);
+  for_each_block(batch * blocks, [&](int64_t block) {
+    const int64_t first = (blocks - 1 - block / batch) * size;
+    work(block % batch, Range{first, std::min(first + size, items)});
+  });
+}
+
+float* score_tile() {
+  return scratch<float>(Slot::kSelectTask, kQueryBlock * kTileStride);
+}
+
+/// @throws Error naming the first (b, t, s) whose score is NaN; a kernel reports it as a count ~s.
+void throw_if_nan(const at::Tensor& count) {
+  const auto* counts = count.const_data_ptr<int32_t>();
+  const int64_t queries = count.size(1);
+  for (int64_t row = 0; row < count.numel(); ++row) {
+    if (counts[row] < 0) throw_nan_score(row / queries, row % queries, ~counts[row]);
+  }
+}
+
+ops::Selection empty_selection(int64_t batch, int64_t queries, int64_t top_k) {
+  return {at::empty({batch, queries, top_k}, at::kInt), at::empty({batch, queries}, at::kInt)};
+}
+
+SelectedKeys selected_keys(const ops::Selection& selection, int64_t b) {
+  const int64_t queries = selection.indices.size(1), top_k = selection.indices.size(2);
+  return {selection.indices.const_data_ptr<int32_t>() + b * queries * top_k,
+          selection.count.const_data_ptr<int32_t>() + b * queries, top_k};
+}
+
+/// The transpose of one sequence's selection, in this thread's scratch. A counting sort in query
+/// order: entries of a key ascend in query.
+KeyLists key_lists(const SelectedKeys& selected, const float* dscores, int64_t queries,
+                   int64_t keys) {
+  auto* begin = scratch<int64_t>(Slot::kSelectTask, keys + 2);
+  std::fill_n(begin, keys + 2, 0);
+  // Counted two places up and summed, so that filling the lists leaves begin[s + 1] at key s's end.
+  for (int64_t t = 0; t < queries; ++t)
+    for (int64_t slot = 0; slot < selected.count[t]; ++slot)
+      ++begin[selected.ids[t * selected.top_k + slot] + 2];
+  for (int64_t s = 2; s < keys + 2; ++s) begin[s] += begin[s - 1];
+  const int64_t pairs = begin[keys + 1];
+  auto* query = scratch<int32_t>(Slot::kSelectBuffer, 2 * pairs);
+  auto* gradient = reinterpret_cast<float*>(query + pairs);
+  for (int64_t t = 0; t < queries; ++t) {
+    for (int64_t slot = 0; slot < selected.count[t]; ++slot) {
+      const int64_t pair = t * selected.top_k + slot;
+      const int64_t place = begin[selected.ids[pair] + 1]++;
+      query[place] = static_cast<int32_t>(t);
+      gradient[place] = dscores[pair];
+    }
+  }
+  return {begin, query, gradient};
+}
+
+}  // namespace
+
+at::Tensor indexer_scores(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight) {
+  const SelectKernels& kernels = *isa_in_use().select;
+  IndexerBatch batch(q, k, weight);
+  pack(batch, kernels);
+  at::Tensor scores = at::empty({batch.batch, batch.queries, batch.keys}, at::kFloat);
+  auto* out = scores.mutable_data_ptr<float>();
+  for_each_range(batch.batch, batch.queries, kQueryBlock, [&](int64_t b, Range queries) {
+    kernels.indexer_scores(batch.sequence(b), queries, score_tile(),
+                           out + b * batch.queries * batch.keys);
+  });
+  return scores;
+}
+
+IndexerGrads indexer_scores_backward(const at::Tensor& dscores, const at::Tensor& q,
+                                     const at::Tensor& k, const at::Tensor& weight) {
+  const SelectKernels& kernels = *isa_in_use().select;
+  IndexerBatch batch(q, k, weight);
+  pack(batch, kernels);
+  IndexerGrads grads{at::empty(q.sizes(), at::kFloat), at::empty(k.sizes(), at::kFloat),
+                     at::empty(weight.sizes(), at::kFloat)};
+  auto* dq = grads.dq.mutable_data_ptr<float>();
+  auto* dk = grads.dk.mutable_data_ptr<float>();
+  auto* dweight = grads.dweight.mutable_data_ptr<float>();
+  const auto* from = dscores.const_data_ptr<float>();
+  const int64_t rows = batch.queries * batch.heads;
+  for_each_range(batch.batch, batch.queries, kQueryBlock, [&](int64_t b, Range queries) {
+    auto* memory = scratch<float>(Slot::kSelectTask, kernels.query_gradient_scratch(batch.heads));
+    kernels.scores_backward_queries(batch.sequence(b), from + b * batch.queries * batch.keys,
+                                    queries, memory, dq + b * rows * batch.width,
+                                    dweight + b * rows);
+  });
+  for_each_range(batch.batch, batch.keys, kernels.key_block, [&](int64_t b, Range keys) {
+    auto* memory = scratch<float>(Slot::kSelectTask, kernels.key_gradient_scratch(batch.heads));
+    kernels.scores_backward_keys(batch.sequence(b), from + b * batch.queries * batch.keys, keys,
+                                 memory, dk + b * batch.keys * batch.width);
+  });
+  return grads;
+}
+
+ops::Selection select_top_k(const at::Tensor& scores, int64_t top_k) {
+  const SelectKernels& kernels = *isa_in_use().select;
+  const int64_t batch = scores.size(0), queries = scores.size(1), keys = scores.size(2);
+  ops::Selection selection = empty_selection(batch, queries, top_k);
+  const auto* from = scores.const_data_ptr<float>();
+  auto* ids = selection.indices.mutable_data_ptr<int32_t>();
+  auto* count = selection.count.mutable_data_ptr<int32_t>();
+  for_each_range(batch, queries, kQueryBlock, [&](int64_t b, Range range) {
+    auto* buffer =
+        scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(std::min(top_k, keys), 1));
+    for (int64_t t = range.first; t < range.last; ++t) {
+      const int64_t row = b * queries + t;
+      count[row] = kernels.select_row(from + row * keys, {keys, t + 1 + keys - queries}, top_k,
+                                      buffer, ids + row * top_k);
+    }
+  });
+  throw_if_nan(selection.count);
+  return selection;
+}
+
+ops::Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
+                              int64_t top_k) {
+  const SelectKernels& kernels = *isa_in_use().select;
+  IndexerBatch batch(q, k, weight);
+  pack(batch, kernels);
+  const int64_t kept = std::min(top_k, batch.keys);
+  ops::Selection selection = empty_selection(batch.batch, batch.queries, top_k);
+  auto* ids = selection.indices.mutable_data_ptr<int32_t>();
+  auto* count = selection.count.mutable_data_ptr<int32_t>();
+  for_each_range(batch.batch, batch.queries, kQueryBlock, [&](int64_t b, Range queries) {
+    auto* buffers = scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(kept, kQueryBlock));
+    kernels.indexer_select(batch.sequence(b), queries, top_k, score_tile(), buffers,
+                           ids + b * batch.queries * top_k, count + b * batch.queries);
+  });
+  throw_if_nan(selection.count);
+  return selection;
+}
+
+at::Tensor selected_scores(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
+                           const ops::Selection& selection) {
+  const SelectKernels& kernels = *isa_in_use().select;
+  const IndexerBatch batch(q, k, weight);
+  at::Tensor scores = at::empty(selection.indices.sizes(), at::kFloat);
+  auto* out = scores.mutable_data_ptr<float>();
+  for_each_range(batch.batch, batch.queries, kQueryBlock, [&](int64_t b, Range queries) {
+    const SelectedKeys selected = selected_keys(selection, b);
+    kernels.selected_scores(batch.sequence(b), selected, queries,
+                            out + b * batch.queries * selected.top_k);
+  });
+  return scores;
+}
+
+IndexerGrads selected_scores_backward(const at::Tensor& dscores, const at::Tensor& q,
+                                      const at::Tensor& k, const at::Tensor& weight,
+                                      const ops::Selection& selection) {
+  const SelectKernels& kernels = *isa_in_use().select;
+  const IndexerBatch batch(q, k, weight);
+  IndexerGrads grads{at::empty(q.sizes(), at::kFloat), at::empty(k.sizes(), at::kFloat),
+                     at::empty(weight.sizes(), at::kFloat)};
+  auto* dq = grads.dq.mutable_data_ptr<float>();
+  auto* dk = grads.dk.mutable_data_ptr<float>();
+  auto* dweight = grads.dweight.mutable_data_ptr<float>();
+  const auto* from = dscores.const_data_ptr<float>();
+  const int64_t rows = batch.queries * batch.heads, top_k = selection.indices.size(2);
+  for_each_range(batch.batch, batch.queries, kQueryBlock, [&](int64_t b, Range queries) {
+    auto* memory =
+        scratch<float>(Slot::kSelectTask, kernels.selected_gradient_scratch(batch.heads, top_k));
+    kernels.selected_backward_queries(batch.sequence(b), selected_keys(selection, b),
+                                      from + b * batch.queries * top_k, queries, memory,
+                                      dq + b * rows * batch.width, dweight + b * rows);
+  });
+  constexpr int64_t kKeyRange = 64;
+  for (int64_t b = 0; b < batch.batch; ++b) {
+    const KeyLists lists = key_lists(selected_keys(selection, b), from + b * batch.queries * top_k,
+                                     batch.queries, batch.keys);
+    for_each_range(1, batch.keys, kKeyRange, [&](int64_t, Range keys) {
+      kernels.selected_backward_keys(batch.sequence(b), lists, keys,
+                                     dk + b * batch.keys * batch.width);
+    });
+  }
+  return grads;
+}
+
+}  // namespace dsa::cpu

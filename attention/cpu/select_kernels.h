@@ -1,0 +1,102 @@
+// Raw kernels of the lightning indexer and of top-k selection. One sequence at a time, float32;
+// callers split queries or keys into blocks and run blocks in any order on any thread: every
+// output belongs to one block, so no result depends on the split.
+#pragma once
+#include "attention/cpu/kernels.h"
+
+namespace dsa::cpu {
+
+/// Queries of one block: they share a tile of scores, and each has a top-k buffer.
+inline constexpr int64_t kQueryBlock = 32;
+/// Floats from one query's scores to the next in a tile: not a power of two, so that the rows of a
+/// tile do not all compete for the same cache sets.
+inline constexpr int64_t kTileStride = 1104;
+
+/// One sequence's indexer inputs. Query t sees the keys before visible(t) = t + 1 + keys - queries.
+struct IndexerSequence {
+  const float* q;       ///< [queries][heads][width]
+  const float* k;       ///< [keys][width]
+  const float* packed;  ///< of pack_keys; only dense kernels read it
+  const float* weight;  ///< [queries][heads]
+  int64_t queries, keys, heads, width;
+};
+
+/// A selection of one sequence.
+struct SelectedKeys {
+  const int32_t* ids;    ///< [queries][top_k], valid ones first
+  const int32_t* count;  ///< [queries]
+  int64_t top_k;
+};
+
+/// The transposed selection: entries begin[s]..begin[s+1] belong to key s, ascending in query.
+struct KeyLists {
+  const int64_t* begin;  ///< [keys + 1]
+  const int32_t* query;
+  const float* gradient;  ///< of the pair's score
+};
+
+/// Keys of a row of scores, and how many of them the query sees.
+struct RowKeys {
+  int64_t keys, visible;
+};
+
+/// A range of queries or keys.
+struct Range {
+  int64_t first, last;
+};
+
+struct SelectKernels {
+  int64_t key_block;  ///< keys packed together; the packed copy rounds up to whole blocks
+
+  // Floats of scratch that the kernels below ask for.
+  /// For `rows` queries that keep `kept` = min(top_k, keys) scores each.
+  int64_t (*select_scratch)(int64_t kept, int64_t rows);
+  int64_t (*query_gradient_scratch)(int64_t heads);
+  int64_t (*key_gradient_scratch)(int64_t heads);
+  int64_t (*selected_gradient_scratch)(int64_t heads, int64_t top_k);
+
+  /// Packs key blocks [first, last): [block][width][key_block], zeros after the last key.
+  void (*pack_keys)(const IndexerSequence&, Range blocks, float* packed);
+
+  /// scores[t][s] for the queries (at most kQueryBlock), -inf where s is not visible.
+  /// `tile` holds kQueryBlock * kTileStride floats.
+  void (*indexer_scores)(const IndexerSequence&, Range queries, float* tile, float* scores);
+
+  /// ids [queries][top_k] and count [queries] of the best keys of the queries (at most kQueryBlock).
+  /// A count of ~s means that the score of key s, the first such, is NaN.
+  /// `tile` as above; `buffers` holds select_scratch(kept, kQueryBlock).
+  void (*indexer_select)(const IndexerSequence&, Range queries, int64_t top_k, float* tile,
+                         float* buffers, int32_t* ids, int32_t* count);
+
+  /// The best of a row of given scores; returns the count, or ~s as above.
+  /// `buffer` holds select_scratch(kept, 1).
+  int32_t (*select_row)(const float* scores, RowKeys, int64_t top_k, float* buffer, int32_t* ids);
+
+  /// dq and dweight of the queries; `dscores` [queries][keys].
+  /// `scratch` holds query_gradient_scratch(heads).
+  void (*scores_backward_queries)(const IndexerSequence&, const float* dscores, Range queries,
+                                  float* scratch, float* dq, float* dweight);
+
+  /// dk of the keys [first, last): one key block.
+  /// `scratch` holds key_gradient_scratch(heads).
+  void (*scores_backward_keys)(const IndexerSequence&, const float* dscores, Range keys,
+                               float* scratch, float* dk);
+
+  /// scores [queries][top_k] of the selected pairs, -inf after the count.
+  void (*selected_scores)(const IndexerSequence&, const SelectedKeys&, Range queries,
+                          float* scores);
+
+  /// dq and dweight; `dscores` [queries][top_k]. `scratch` holds selected_gradient_scratch.
+  void (*selected_backward_queries)(const IndexerSequence&, const SelectedKeys&,
+                                    const float* dscores, Range queries, float* scratch, float* dq,
+                                    float* dweight);
+
+  /// dk of the keys.
+  void (*selected_backward_keys)(const IndexerSequence&, const KeyLists&, Range keys, float* dk);
+};
+
+extern const SelectKernels kSelectPortable;
+extern const SelectKernels kSelectAvx2;
+extern const SelectKernels kSelectAvx512;
+
+}  // namespace dsa::cpu
