@@ -59,7 +59,9 @@ void check(const AttentionConfig& config);
 
 struct AttentionOutput {
   at::Tensor hidden;         ///< [B, T, d_model]
-  at::Tensor indexer_loss;   ///< scalar, nats per query; undefined for variants with no indexer
+  /// Scalar, nats per query, before indexer_loss_weight; undefined for variants that train no
+  /// indexer and while gradients are off.
+  at::Tensor indexer_loss;
   ops::Selection selection;  ///< undefined tensors unless `keep_selection` was set (audits)
 };
 
@@ -79,6 +81,8 @@ struct AttentionVariant {
   std::shared_ptr<AttentionLayer> (*make)(const AttentionConfig&) = nullptr;
   /// Attention core of one layer, forward only (indexer included), for MFU and the FLOP ratio.
   Cost (*cost)(const AttentionConfig&, int64_t batch, int64_t length) = nullptr;
+  /// The same with the backward pass and, where there is one, the indexer's loss.
+  Cost (*training_cost)(const AttentionConfig&, int64_t batch, int64_t length) = nullptr;
 };
 
 const std::vector<AttentionVariant>& variants();

@@ -13,7 +13,7 @@ struct ModelConfig {
   int64_t expert_width = 256;
   double router_noise = 0.0;
   double load_balance_weight = 0.01;
-  double dropout = 0.0;  ///< of the embedding and of every residual branch
+  double dropout = 0.0;  ///< of the embedding, residual branches, expert hidden and head input
   double embedding_std = 0.02;
   int64_t head_chunk = 0;  ///< tokens per chunk of the linear cross-entropy; 0 = chosen by size
 };
@@ -27,10 +27,10 @@ void visit_fields(C& c, V&& v) {
   v("vocab-size", vocab_size, "ids of embedding and head; 0 = as many as the data has");
   v("n-experts", n_experts, "experts of the MoE; 0 = one dense MLP");
   v("n-active", n_active, "experts each token visits");
-  v("expert-width", expert_width, "hidden width of an expert (SwiGLU or GELU as the docs say)");
+  v("expert-width", expert_width, "hidden width of an expert (linear, SiLU, linear)");
   v("router-noise", router_noise, "standard deviation of the noise on router logits in training");
   v("load-balance-weight", load_balance_weight, "factor of the router's load-balance loss");
-  v("dropout", dropout, "dropout probability of embedding and residual branches");
+  v("dropout", dropout, "dropout probability of embedding, residual branches, expert hidden layers and head input");
   v("embedding-std", embedding_std, "standard deviation of the tied embedding at the start (the seed: 1)");
   v("head-chunk", head_chunk, "tokens per chunk of the linear cross-entropy; 0 = chosen by size");
 }
@@ -42,7 +42,8 @@ struct ModelOutput {
   at::Tensor loss;          ///< scalar, nats per scored token (targets != -100)
   at::Tensor token_losses;  ///< float32 [B, T], nats, no gradient; 0 where not scored
   at::Tensor correct;       ///< bool [B, T], arg max equals target, no gradient
-  at::Tensor indexer_loss;  ///< scalar, mean over layers; undefined without an indexer
+  at::Tensor indexer_loss;  ///< scalar, mean over layers; undefined without an indexer that trains,
+                            ///< and while gradients are off
   at::Tensor router_loss;   ///< scalar load-balance loss, mean over layers; undefined without experts
 };
 
@@ -52,6 +53,9 @@ class Transformer : public torch::nn::Module {
   /// @param tokens   int64 [B, T], each in [0, vocab_size)
   /// @param targets  int64 [B, T], tokens shifted left by one; -100 = not scored
   ModelOutput forward(const at::Tensor& tokens, const at::Tensor& targets);
+  /// What a step minimises: loss + indexer_loss_weight * indexer_loss + load_balance_weight *
+  /// router_loss, of those that are defined.
+  at::Tensor training_loss(const ModelOutput& output) const;
   at::Tensor logits(const at::Tensor& tokens);  ///< [B, T, vocab_size], for audits and small tests
   std::vector<std::shared_ptr<AttentionLayer>> attention_layers();
   std::vector<at::Tensor> indexer_parameters();  ///< trained by the KL loss alone
@@ -62,12 +66,17 @@ class Transformer : public torch::nn::Module {
 
  private:
   struct Parts;
+  struct Trunk {
+    at::Tensor hidden, indexer_loss, router_loss;  ///< hidden: what the head reads
+  };
+  Trunk trunk(const at::Tensor& tokens);
   std::shared_ptr<Parts> parts_;
 };
 
-/// Does any logit at position <= t change when tokens after t change? The leak audit's core: for
-/// each position t in [0, T-1) replaces all later tokens (`only_next`: the next one alone) and counts
-/// the positions whose logits react. Runs in eval mode, float32. A sound model gives 0.
+/// Do the logits at position t change when tokens after t change? The leak audit's core: for each
+/// position t in [0, T-1) replaces all later tokens (`only_next`: the next one alone) and counts the
+/// positions whose own logits react. Runs in eval mode, float32. A sound model gives 0.
+/// @param tokens  int64 [T] or [1, T]
 int64_t positions_that_see_the_future(Transformer& model, const at::Tensor& tokens, bool only_next);
 
 }  // namespace dsa

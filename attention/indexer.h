@@ -1,0 +1,38 @@
+// The lightning indexer's projections: what turns hidden states into the q, k and weight that
+// ops::indexer_select, ops::selected_scores and ops::indexer_scores take.
+#pragma once
+#include "attention/rope.h"
+#include "attention/variant.h"
+
+namespace dsa {
+
+struct IndexerInputs {
+  at::Tensor q;       ///< [B, T, I, J]
+  at::Tensor k;       ///< [B, T, J], one key per token
+  at::Tensor weight;  ///< [B, T, I], already times I^-1/2 J^-1/2
+};
+
+class Indexer : public torch::nn::Module {
+ public:
+  enum class Style {
+    kSound,       ///< k through LayerNorm with bias, RoPE (half_split) on the leading part of J
+    kAsPublished  ///< the seed's: neither, so it knows no order
+  };
+  /// @param seed  of its own generator: the weights of the rest of the model do not depend on
+  ///              whether there is an indexer
+  Indexer(const AttentionConfig& config, uint64_t seed, Style style);
+
+  /// The input is detached: no loss of the indexer reaches the model through it.
+  /// @param hidden     [B, T, d_model]
+  /// @param positions  int64 [T]
+  IndexerInputs forward(const at::Tensor& hidden, const at::Tensor& positions);
+
+ private:
+  int64_t heads_, width_;
+  Style style_;
+  Rope rope_;
+  at::Tensor q_, k_, weight_;          ///< [I*J, d_model], [J, d_model], [I, d_model]
+  at::Tensor norm_scale_, norm_bias_;  ///< [J]; undefined as published
+};
+
+}  // namespace dsa

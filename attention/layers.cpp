@@ -1,0 +1,221 @@
+// One class per variant. They share projections and RoPE and differ only in `attend`.
+#include "attention/layers.h"
+
+#include "attention/indexer.h"
+#include "attention/nvtx.h"
+#include "attention/rope.h"
+#include "attention/weights.h"
+
+#include <ATen/Functions.h>
+#include <ATen/core/grad_mode.h>
+
+#include <cmath>
+#include <limits>
+#include <optional>
+
+namespace dsa {
+namespace {
+
+using nvtx::Category;
+
+/// Everything but the attention itself. Every variant draws the same numbers from torch's
+/// generator, indexer or not, so a seed gives all of them the same shared weights.
+class ProjectedAttention : public AttentionLayer {
+ public:
+  explicit ProjectedAttention(const AttentionConfig& config)
+      : config_(config),
+        rope_(rope_layout(config.rope_layout), config.head_width, config.rope_base),
+        scale_(1.0 / std::sqrt(static_cast<double>(config.head_width))) {
+    const int64_t width = config.head_width, model = config.d_model;
+    q_ = register_parameter("q", linear_weight(config.n_heads * width, model));
+    k_ = register_parameter("k", linear_weight(config.n_kv_heads * width, model));
+    v_ = register_parameter("v", linear_weight(config.n_kv_heads * width, model));
+    out_ = register_parameter("out", linear_weight(model, config.n_heads * width));
+    const at::Tensor drawn =
+        at::randint(std::numeric_limits<int64_t>::max(), {1}, at::TensorOptions(at::kLong));
+    indexer_seed_ = static_cast<uint64_t>(drawn.item<int64_t>());
+  }
+
+  AttentionOutput forward(const at::Tensor& hidden, const at::Tensor& positions) final {
+    const nvtx::Range range("attention_layer", Category::kAttention, hidden.size(1));
+    std::optional<UseBackend> pinned;
+    if (config_.backend != "auto") pinned.emplace(config_.backend);
+    const Heads heads{rope_(split(hidden, q_), positions), rope_(split(hidden, k_), positions),
+                      split(hidden, v_)};
+    AttentionOutput output = attend(heads, hidden, positions);
+    output.hidden = at::linear(output.hidden.flatten(2), out_);
+    return output;
+  }
+
+ protected:
+  struct Heads {
+    at::Tensor q, k, v;  ///< [B, T, H, D], [B, T, G, D], [B, T, G, D]; q and k rotated
+  };
+  /// Returns `hidden` as [B, T, H, D], before the output projection.
+  virtual AttentionOutput attend(const Heads& heads, const at::Tensor& hidden,
+                                 const at::Tensor& positions) = 0;
+
+  /// Softmax attention by torch, for what only it has: dropout, and the seed's additive mask.
+  at::Tensor torch_attention(const Heads& heads, const std::optional<at::Tensor>& mask) const {
+    const double dropout = is_training() ? config_.dropout : 0.0;
+    return at::scaled_dot_product_attention(heads.q.transpose(1, 2), heads.k.transpose(1, 2),
+                                            heads.v.transpose(1, 2), mask, dropout,
+                                            /*is_causal=*/!mask.has_value(), scale_,
+                                            /*enable_gqa=*/config_.n_heads != config_.n_kv_heads)
+        .transpose(1, 2);
+  }
+
+  AttentionConfig config_;
+  Rope rope_;
+  double scale_;
+  uint64_t indexer_seed_;
+
+ private:
+  at::Tensor split(const at::Tensor& hidden, const at::Tensor& weight) const {
+    return at::linear(hidden, weight).unflatten(-1, {-1, config_.head_width});
+  }
+
+  at::Tensor q_, k_, v_, out_;
+};
+
+class DenseAttention : public ProjectedAttention {
+ public:
+  using ProjectedAttention::ProjectedAttention;
+
+ protected:
+  AttentionOutput attend(const Heads& heads, const at::Tensor&, const at::Tensor&) override {
+    if (is_training() && config_.dropout > 0) return {torch_attention(heads, std::nullopt), {}, {}};
+    return {ops::dense_attention(heads.q, heads.k, heads.v, scale_).out, {}, {}};
+  }
+};
+
+/// Our sparse kernels have no dropout; running without it would silently change the experiment.
+void refuse_dropout(const AttentionConfig& config, const char* variant) {
+  require(config.dropout == 0, "dropout is ", config.dropout, " but ", variant,
+          " has no dropout of attention probabilities; set it to 0");
+}
+
+/// DeepSeek Sparse Attention, stage 2 of its training: the indexer selects, attention reads the
+/// selection, and a KL loss pulls the indexer towards what attention did with it.
+class SparseAttention : public ProjectedAttention {
+ public:
+  explicit SparseAttention(const AttentionConfig& config) : ProjectedAttention(config) {
+    refuse_dropout(config, "dsa");
+    indexer_ = register_module(
+        "indexer", std::make_shared<Indexer>(config, indexer_seed_, Indexer::Style::kSound));
+  }
+
+ protected:
+  AttentionOutput attend(const Heads& heads, const at::Tensor& hidden,
+                         const at::Tensor& positions) override {
+    const IndexerInputs index = indexer_->forward(hidden, positions);
+    const int64_t top_k = resolved_top_k(config_, hidden.size(1));
+    ops::Selection selection;
+    {
+      const at::NoGradGuard no_gradient;
+      selection = ops::indexer_select(index.q, index.k, index.weight, top_k);
+    }
+    const ops::AttentionResult result =
+        ops::sparse_attention(heads.q, heads.k, heads.v, selection, scale_);
+    AttentionOutput output{result.out, {}, {}};
+    if (at::GradMode::is_enabled()) {
+      output.indexer_loss = imitation_loss(heads, index, selection, result.lse.detach());
+    }
+    if (keep_selection) output.selection = selection;
+    return output;
+  }
+
+ private:
+  at::Tensor imitation_loss(const Heads& heads, const IndexerInputs& index,
+                            const ops::Selection& selection, const at::Tensor& lse) const {
+    const nvtx::Range range("indexer_loss", Category::kIndexer, selection.indices.size(1));
+    const at::Tensor target =
+        ops::selected_attention_mass(heads.q.detach(), heads.k.detach(), selection, lse, scale_);
+    const at::Tensor scores = ops::selected_scores(index.q, index.k, index.weight, selection);
+    return ops::indexer_kl(scores, target, selection);
+  }
+
+  std::shared_ptr<Indexer> indexer_;
+};
+
+/// Control: as many keys as `dsa` reads, but simply the most recent ones.
+class WindowAttention : public ProjectedAttention {
+ public:
+  explicit WindowAttention(const AttentionConfig& config) : ProjectedAttention(config) {
+    refuse_dropout(config, "window");
+  }
+
+ protected:
+  AttentionOutput attend(const Heads& heads, const at::Tensor& hidden, const at::Tensor&) override {
+    const int64_t batch = hidden.size(0), length = hidden.size(1);
+    const ops::Selection selection =
+        ops::window_selection(batch, length, length, resolved_top_k(config_, length));
+    AttentionOutput output{
+        ops::sparse_attention(heads.q, heads.k, heads.v, selection, scale_).out, {}, {}};
+    if (keep_selection) output.selection = selection;
+    return output;
+  }
+};
+
+/// The seed's experiment, kept to be reproduced and disbelieved. -1e9 only discourages future keys:
+/// a row with fewer than K visible ones fills up with them, and nothing masks them afterwards.
+/// torch::topk itself, because our tie rule would pick other future keys and leak less.
+class SparseAttentionAsPublished : public ProjectedAttention {
+ public:
+  explicit SparseAttentionAsPublished(const AttentionConfig& config) : ProjectedAttention(config) {
+    indexer_ = register_module(
+        "indexer", std::make_shared<Indexer>(config, indexer_seed_, Indexer::Style::kAsPublished));
+  }
+
+ protected:
+  AttentionOutput attend(const Heads& heads, const at::Tensor& hidden,
+                         const at::Tensor& positions) override {
+    const int64_t length = hidden.size(1);
+    const int64_t top_k = std::min(resolved_top_k(config_, length), length);
+    const at::Tensor scores = discouraged_scores(hidden, positions);
+    at::Tensor chosen, mask;
+    {
+      const nvtx::Range range("topk_as_published", Category::kTopK, length);
+      chosen = std::get<1>(at::topk(scores, top_k));
+      mask = at::full_like(scores, -std::numeric_limits<double>::infinity())
+                 .scatter_(-1, chosen, 0.0)
+                 .unsqueeze(1);
+    }
+    AttentionOutput output{torch_attention(heads, mask), {}, {}};
+    if (keep_selection) {
+      output.selection.indices = std::get<0>(chosen.sort(-1)).to(at::kInt);
+      output.selection.count =
+          at::full({chosen.size(0), length}, top_k, output.selection.indices.options());
+    }
+    return output;
+  }
+
+ private:
+  at::Tensor discouraged_scores(const at::Tensor& hidden, const at::Tensor& positions) const {
+    const at::NoGradGuard no_gradient;  // top-k passes none on; its parameters never see one
+    const IndexerInputs index = indexer_->forward(hidden, positions);
+    const nvtx::Range range("scores_as_published", Category::kIndexer, hidden.size(1));
+    const at::Tensor products = at::relu(at::einsum("btij,bsj->btis", {index.q, index.k}));
+    const at::Tensor scores = (products * index.weight.unsqueeze(-1)).sum(2);
+    return scores + at::ones_like(scores[0]).triu(1) * -1e9;
+  }
+
+  std::shared_ptr<Indexer> indexer_;
+};
+
+}  // namespace
+
+std::shared_ptr<AttentionLayer> make_dense(const AttentionConfig& config) {
+  return std::make_shared<DenseAttention>(config);
+}
+std::shared_ptr<AttentionLayer> make_dsa(const AttentionConfig& config) {
+  return std::make_shared<SparseAttention>(config);
+}
+std::shared_ptr<AttentionLayer> make_window(const AttentionConfig& config) {
+  return std::make_shared<WindowAttention>(config);
+}
+std::shared_ptr<AttentionLayer> make_dsa_as_published(const AttentionConfig& config) {
+  return std::make_shared<SparseAttentionAsPublished>(config);
+}
+
+}  // namespace dsa

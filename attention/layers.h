@@ -1,0 +1,13 @@
+// The layers behind the rows of variant.cpp. Nothing else includes this: the rest of the project
+// makes layers through `variant(name).make`.
+#pragma once
+#include "attention/variant.h"
+
+namespace dsa {
+
+std::shared_ptr<AttentionLayer> make_dense(const AttentionConfig& config);
+std::shared_ptr<AttentionLayer> make_dsa(const AttentionConfig& config);
+std::shared_ptr<AttentionLayer> make_window(const AttentionConfig& config);
+std::shared_ptr<AttentionLayer> make_dsa_as_published(const AttentionConfig& config);
+
+}  // namespace dsa

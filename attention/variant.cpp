@@ -1,0 +1,149 @@
+// The table of attention variants, and the checks of their configuration.
+#include "attention/variant.h"
+
+#include "attention/layers.h"
+#include "attention/rope.h"
+
+#include <cmath>
+
+namespace dsa {
+namespace {
+
+Problem problem_of(const AttentionConfig& config, int64_t batch, int64_t length) {
+  Problem problem;
+  problem.batch = batch;
+  problem.queries = problem.keys = length;
+  problem.heads = config.n_heads;
+  problem.kv_heads = config.n_kv_heads;
+  problem.qk_width = problem.v_width = config.head_width;
+  problem.top_k = resolved_top_k(config, length);
+  problem.index_heads = config.index_heads;
+  problem.index_width = config.index_width;
+  return problem;
+}
+
+Cost operator+(const Cost& a, const Cost& b) {
+  return {a.flops + b.flops, a.bytes_read + b.bytes_read, a.bytes_written + b.bytes_written};
+}
+
+Cost dense_cost(const AttentionConfig& config, Pass pass, int64_t batch, int64_t length) {
+  return cost(Op::kDense, pass, problem_of(config, batch, length));
+}
+
+Cost window_cost(const AttentionConfig& config, Pass pass, int64_t batch, int64_t length) {
+  return cost(Op::kSparse, pass, problem_of(config, batch, length));
+}
+
+/// The backward pass of the indexer is that of its KL loss, over selected pairs only.
+Cost dsa_cost(const AttentionConfig& config, Pass pass, int64_t batch, int64_t length) {
+  const Problem problem = problem_of(config, batch, length);
+  const Cost always =
+      cost(Op::kIndexerSelect, Pass::kForward, problem) + cost(Op::kSparse, pass, problem);
+  if (pass == Pass::kForward) return always;
+  return always + cost(Op::kAttentionMass, Pass::kForward, problem) +
+         cost(Op::kSelectedScores, pass, problem);
+}
+
+/// Every pair, future ones too: scores, their selection, an additive mask and attention. The mask
+/// and the scores are float32 matrices written once and read once.
+Cost as_published_cost(const AttentionConfig& config, Pass pass, int64_t batch, int64_t length) {
+  const double pairs = static_cast<double>(batch * length * length);
+  const double causal_pairs = static_cast<double>(batch) * visible_pairs(length, length);
+  const Cost causal = cost(Op::kDense, pass, problem_of(config, batch, length));
+  const double index_flops =
+      2.0 * static_cast<double>(config.index_heads * config.index_width) * pairs;
+  return Cost{causal.flops * pairs / causal_pairs + index_flops, causal.bytes_read + 2 * 4 * pairs,
+              causal.bytes_written + 2 * 4 * pairs};
+}
+
+using PassCost = Cost (*)(const AttentionConfig&, Pass, int64_t, int64_t);
+
+template <PassCost kCost, Pass kPass>
+Cost at_pass(const AttentionConfig& config, int64_t batch, int64_t length) {
+  return kCost(config, kPass, batch, length);
+}
+
+template <PassCost kCost>
+AttentionVariant row(const char* name, const char* summary, const char* role, int colour_slot,
+                     std::shared_ptr<AttentionLayer> (*make)(const AttentionConfig&)) {
+  return {name,
+          summary,
+          role,
+          colour_slot,
+          make,
+          at_pass<kCost, Pass::kForward>,
+          at_pass<kCost, Pass::kForwardBackward>};
+}
+
+void require_positive(const char* field, int64_t value) {
+  require(value >= 1, field, " is ", value, "; it must be at least 1");
+}
+
+std::string known_names() {
+  std::string names;
+  for (const auto& known : variants()) names += (names.empty() ? "" : ", ") + known.name;
+  return names;
+}
+
+}  // namespace
+
+int64_t resolved_top_k(const AttentionConfig& config, int64_t length) {
+  if (config.top_k > 0) return config.top_k;
+  const double keys = config.top_k_fraction * static_cast<double>(length);
+  return std::max<int64_t>(1, std::llround(keys));
+}
+
+void check(const AttentionConfig& config) {
+  require_positive("d-model", config.d_model);
+  require_positive("n-heads", config.n_heads);
+  require_positive("n-kv-heads", config.n_kv_heads);
+  require_positive("head-width", config.head_width);
+  require_positive("index-heads", config.index_heads);
+  require_positive("index-width", config.index_width);
+  require(config.n_heads % config.n_kv_heads == 0, "n-kv-heads is ", config.n_kv_heads,
+          "; it must divide n-heads, which is ", config.n_heads);
+  require(config.head_width % 2 == 0, "head-width is ", config.head_width,
+          "; RoPE turns pairs, so it must be even");
+  const int64_t rope_width = config.index_rope_width;
+  require(rope_width >= 0 && rope_width % 2 == 0 && rope_width <= config.index_width,
+          "index-rope-width is ", rope_width,
+          "; it must be even and at most index-width, which is ", config.index_width);
+  rope_layout(config.rope_layout);
+  require(config.rope_base > 0, "rope-base is ", config.rope_base, "; it must be positive");
+  require(config.top_k >= 0, "top-k is ", config.top_k,
+          "; it must be at least 1, or 0 to use top-k-fraction");
+  require(config.top_k > 0 || (config.top_k_fraction > 0 && config.top_k_fraction <= 1),
+          "top-k-fraction is ", config.top_k_fraction,
+          "; it must be more than 0 and at most 1 when top-k is 0");
+  require(config.dropout >= 0 && config.dropout < 1, "dropout is ", config.dropout,
+          "; it must be at least 0 and less than 1");
+  require(config.indexer_loss_weight >= 0 && std::isfinite(config.indexer_loss_weight),
+          "indexer-loss-weight is ", config.indexer_loss_weight, "; it must be 0 or positive");
+  if (config.backend != "auto") backend(config.backend);
+}
+
+const std::vector<AttentionVariant>& variants() {
+  static const std::vector<AttentionVariant> rows = {
+      row<dense_cost>("dense", "causal softmax attention over every visible key", "baseline", 0,
+                      make_dense),
+      row<dsa_cost>("dsa",
+                    "DeepSeek Sparse Attention: a lightning indexer trained by its KL loss picks "
+                    "the top-k visible keys",
+                    "candidate", 1, make_dsa),
+      row<window_cost>("window", "the k most recent keys, no indexer", "control", 2, make_window),
+      row<as_published_cost>("dsa_as_published",
+                             "the published experiment as it was: untrained indexer, a mask that "
+                             "lets future keys through",
+                             "flawed", 3, make_dsa_as_published),
+  };
+  return rows;
+}
+
+const AttentionVariant& variant(const std::string& name) {
+  for (const auto& known : variants()) {
+    if (known.name == name) return known;
+  }
+  throw Error("there is no attention variant \"" + name + "\"; known are " + known_names());
+}
+
+}  // namespace dsa

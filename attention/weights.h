@@ -1,0 +1,15 @@
+// How every weight matrix of the project starts.
+#pragma once
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+namespace dsa {
+
+/// [out, in] drawn from U(-1/sqrt(in), 1/sqrt(in)), PyTorch's own start of a linear layer, so that
+/// the seed's run starts where the original does. Without a generator: torch's default one.
+at::Tensor linear_weight(int64_t out, int64_t in,
+                         const std::optional<at::Generator>& generator = std::nullopt);
+
+}  // namespace dsa
