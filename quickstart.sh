@@ -55,6 +55,6 @@ build/release/bin/dsa-bench "${suite[@]}" || status=$?
 record=$(find "$place" -maxdepth 2 -name record.json -newer "$started" 2>/dev/null | sort | tail -n 1)
 # Without a record there is nothing to report (a wrong option, --help); dsa-bench has said why.
 if [[ -z $record ]] || ((status == 130)); then exit "$status"; fi
-build/release/bin/dsa-report make "$(dirname "$record")"
+build/release/bin/dsa-report make "$(dirname "$record")" >/dev/null
 say "$(dirname "$(realpath "$record")")/report.html"
 exit "$status"

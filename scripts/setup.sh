@@ -154,14 +154,19 @@ pip() {
 }
 
 make_venv() {
-  if venv_works; then return; fi
-  local maker
-  maker=$(find_python)
-  say "Making .venv with $("$maker" --version) ($(command -v "$maker"))"
-  "$maker" -m venv .venv
-  # Debian 12's pip 23.0 would download whole wheels only to learn what they need.
-  pip install --upgrade "$(grep '^pip==' scripts/requirements.txt)" ||
+  local maker pin
+  if ! venv_works; then
+    maker=$(find_python)
+    say "Making .venv with $("$maker" --version) ($(command -v "$maker"))"
+    "$maker" -m venv .venv
+  fi
+  # First of all: Debian 12's pip 23.0 would download whole wheels only to learn what they need.
+  pin=$(grep '^pip==' scripts/requirements.txt)
+  [[ $(stamp_of pip) != "$pin" ]] || return 0
+  pip install --upgrade "$pin" ||
     fail "pip could not fetch its own update (see above); is a package index reachable from here?"
+  mkdir -p $stamps
+  say "$pin" >$stamps/pip
 }
 
 # install_wheels STAMP SIGNATURE PIP-ARGUMENT...: once per signature; after an interrupted run all again.
@@ -239,6 +244,7 @@ list_missing() {
 
 # -----------------------------------------------------------------------------------------------
 
+trap 'say "Interrupted; the next call goes on where this one stopped." >&2; exit 130' INT TERM
 parse "$@"
 [[ -z $python ]] || find_python >/dev/null  # refused before anything is installed
 if [[ -n $no_install ]]; then
