@@ -25,6 +25,9 @@ const Backend& cpu_backend() {
       .indexer_select = cpu::indexer_select,
       .selected_scores = cpu::selected_scores,
       .selected_scores_backward = cpu::selected_scores_backward,
+      .sparse_forward = cpu::sparse_forward,
+      .sparse_backward = cpu::sparse_backward,
+      .attention_mass = cpu::attention_mass,
   };
   return row;
 }

@@ -3,6 +3,18 @@
 #pragma once
 #include "attention/backend.h"
 
+namespace dsa::cpu {
+
+ops::AttentionResult sparse_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                    const ops::Selection& selection, double scale);
+AttentionGrads sparse_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                               const at::Tensor& v, const ops::Selection& selection,
+                               const ops::AttentionResult& forward, double scale);
+at::Tensor attention_mass(const at::Tensor& q, const at::Tensor& k, const ops::Selection& selection,
+                          const at::Tensor& lse, double scale);
+
+}  // namespace dsa::cpu
+
 namespace dsa {
 
 const Backend& cpu_backend();

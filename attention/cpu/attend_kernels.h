@@ -1,13 +1,90 @@
-// Raw kernels of sparse attention. Layouts are head-major, one head at a time; ids are a
-// selection's: ascending, valid ones first.
+// Raw kernels of sparse attention, one kv head a call. Rows of k and v (and of q and dout in the
+// backward pass) are packed: one head, [tokens][padded width], the padding zero. `padded` is the
+// width rounded up to `lanes`. ids are a selection's: [queries][top_k], ascending, valid ones first.
 #pragma once
 #include "attention/cpu/kernels.h"
 
 namespace dsa::cpu {
 
+/// A block of queries and the heads that share one kv head.
+struct QueryBlock {
+  const float* q;   ///< first query, first head; heads side by side, `width` floats each
+  int64_t q_token;  ///< floats from one query to the next
+  int64_t queries;
+  int64_t heads;   ///< query heads of this kv head
+  int64_t width;   ///< D, as stored in q
+  int64_t padded;  ///< D in the packed k
+  const float* k;  ///< packed [S][padded]
+  const int32_t* ids;
+  const int32_t* counts;
+  int64_t top_k;
+  float scale;
+  int64_t panel_keys;  ///< keys walked at a time, so that their rows stay in the L2 cache
+  float* scratch;      ///< of the size the kernel's *_scratch function gives, in floats
+};
+
+struct ForwardBlock {
+  QueryBlock query;
+  const float* v;   ///< packed [S][v_padded]
+  int64_t v_width;  ///< V, as stored in out
+  int64_t v_padded;
+  float* out;  ///< first query, first head; heads side by side
+  int64_t out_token;
+  float* lse;  ///< natural logarithm; heads side by side
+  int64_t lse_token;
+};
+
+struct MassBlock {
+  QueryBlock query;
+  const float* lse;  ///< of the forward pass
+  int64_t lse_token;
+  float weight;  ///< of one head in the mean
+  float* mass;   ///< [queries][top_k]; the heads are added to it
+};
+
+/// One head of the backward pass: a range of centres, each with its list of neighbours. Centres
+/// are queries and neighbours keys (query_grads), or the other way round (key_grads).
+struct GradBlock {
+  int64_t begin, end;         ///< centres
+  const float* centre_qk;     ///< packed q (or k)
+  const float* centre_v;      ///< packed dout (or v)
+  const float* neighbour_qk;  ///< packed k (or q)
+  const float* neighbour_v;   ///< packed v (or dout)
+  int64_t padded, v_padded;
+  const int64_t* first;  ///< ids of centre c: ids[first[c]] to ids[first[c] + count[c]]
+  const int32_t* count;
+  const int32_t* ids;  ///< ascending neighbours
+  const float* lse2;   ///< of each query, to base 2
+  const float* delta;  ///< of each query: dout . out
+  float scale;
+  int64_t panel;     ///< neighbours walked at a time
+  float* grad_qk;    ///< [centres][padded], added to: dq (or dk)
+  float* grad_v;     ///< [centres][v_padded], added to: dv; query_grads leaves it alone
+  int32_t* cursors;  ///< scratch, end - begin
+};
+
 struct AttendKernels {
-  /// out[i] = 2^x[i]; the softmax's exponential, here so that tests can reach it.
+  int64_t lanes;  ///< floats in a register
+
+  /// out[i] = 2^x[i]: the softmax's exponential, here so that tests can reach it.
   void (*exp2_row)(const float* x, int64_t n, float* out);
+
+  /// dst[i][0..padded) = src[i * stride][0..width) and zeros.
+  void (*pack_rows)(const float* src, int64_t stride, int64_t rows, int64_t width, int64_t padded,
+                    float* dst);
+
+  /// out[i] = a[i * a_stride][0..width) . b[i * b_stride][0..width)
+  void (*row_dots)(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t rows,
+                   int64_t width, float* out);
+
+  int64_t (*forward_scratch)(const ForwardBlock&);
+  void (*forward)(const ForwardBlock&);
+
+  int64_t (*mass_scratch)(const MassBlock&);
+  void (*mass)(const MassBlock&);
+
+  void (*query_grads)(const GradBlock&);
+  void (*key_grads)(const GradBlock&);
 };
 
 extern const AttendKernels kAttendPortable;

@@ -1,0 +1,187 @@
+// Sparse attention backward of the `cpu` backend. One head at a time: its rows are packed, pass 1
+// walks the keys of blocks of queries and makes dq, pass 2 walks the queries of blocks of keys and
+// makes dk and dv. Each row is summed by one task in a fixed order, so the bits do not depend on
+// the number of threads.
+#include "attention/backend_cpu.h"
+#include "attention/cpu/attend_kernels.h"
+#include "attention/cpu/attend_rows.h"
+#include "attention/cpu/attend_shape.h"
+#include "attention/cpu/dispatch.h"
+#include "attention/cpu/scratch.h"
+#include "attention/cpu/tasks.h"
+#include "attention/cpu/transposed.h"
+
+#include <ATen/ops/empty_like.h>
+
+#include <cstring>
+#include <utility>
+
+namespace dsa::cpu {
+namespace {
+
+constexpr int64_t kCentres = 512;  // of one task
+
+struct Call {
+  const AttendKernels& kernels;
+  const AttendShape& n;
+  const at::Tensor &dout, &q, &k, &v;
+  const ops::Selection& selection;
+  const ops::AttentionResult& forward;
+  float scale;
+  AttentionGrads& grads;
+};
+
+/// Scratch of one head, rows packed to whole registers.
+struct HeadRows {
+  float *q, *dout, *k, *v, *dq, *dk, *dv, *lse2, *delta;
+  int64_t* query_first;  ///< where each query's ids begin
+
+  explicit HeadRows(const AttendShape& n) {
+    const int64_t qk = n.padded, v_row = n.v_padded;
+    float* at = scratch<float>(
+        Slot::kAttendCall, n.queries * (2 * qk + v_row + 4) + 9 * 16 + n.keys * 2 * (qk + v_row));
+    // Whole cache lines, or every row would straddle two.
+    const auto take = [&](int64_t floats) {
+      return std::exchange(at, at + (floats + 15) / 16 * 16);
+    };
+    query_first = reinterpret_cast<int64_t*>(take(n.queries * 2));
+    q = take(n.queries * qk);
+    dq = take(n.queries * qk);
+    dout = take(n.queries * v_row);
+    k = take(n.keys * qk);
+    dk = take(n.keys * qk);
+    v = take(n.keys * v_row);
+    dv = take(n.keys * v_row);
+    lse2 = take(n.queries);
+    delta = take(n.queries);
+    for (int64_t t = 0; t < n.queries; ++t) query_first[t] = t * n.top_k;
+  }
+};
+
+/// Packs k and v of kv head g and clears their gradients.
+void load_kv_head(const Call& c, const HeadRows& r, int64_t b, int64_t g) {
+  const AttendShape& n = c.n;
+  for_each_range(n.keys, kCentres, [&](int64_t begin, int64_t end) {
+    const int64_t row = (b * n.keys + begin) * n.kv_heads + g, rows = end - begin;
+    c.kernels.pack_rows(c.k.const_data_ptr<float>() + row * n.width, n.kv_heads * n.width, rows,
+                        n.width, n.padded, r.k + begin * n.padded);
+    c.kernels.pack_rows(c.v.const_data_ptr<float>() + row * n.v_width, n.kv_heads * n.v_width, rows,
+                        n.v_width, n.v_padded, r.v + begin * n.v_padded);
+    std::fill_n(r.dk + begin * n.padded, rows * n.padded, 0.0f);
+    std::fill_n(r.dv + begin * n.v_padded, rows * n.v_padded, 0.0f);
+  });
+}
+
+/// Packs q and dout of query head h, and makes what the softmax's gradient needs of each query.
+void load_query_head(const Call& c, const HeadRows& r, int64_t b, int64_t h) {
+  const AttendShape& n = c.n;
+  for_each_range(n.queries, kCentres, [&](int64_t begin, int64_t end) {
+    const int64_t row = (b * n.queries + begin) * n.heads + h, rows = end - begin;
+    const int64_t q_token = n.heads * n.width, out_token = n.heads * n.v_width;
+    const float* dout = c.dout.const_data_ptr<float>() + row * n.v_width;
+    c.kernels.pack_rows(c.q.const_data_ptr<float>() + row * n.width, q_token, rows, n.width,
+                        n.padded, r.q + begin * n.padded);
+    c.kernels.pack_rows(dout, out_token, rows, n.v_width, n.v_padded, r.dout + begin * n.v_padded);
+    c.kernels.row_dots(dout, out_token, c.forward.out.const_data_ptr<float>() + row * n.v_width,
+                       out_token, rows, n.v_width, r.delta + begin);
+    const float* lse = c.forward.lse.const_data_ptr<float>() + row;
+    for (int64_t t = 0; t < rows; ++t) r.lse2[begin + t] = lse[t * n.heads] * kLog2E;
+    std::fill_n(r.dq + begin * n.padded, rows * n.padded, 0.0f);
+  });
+}
+
+void store_rows(const float* packed, int64_t padded, at::Tensor& grad, int64_t tokens,
+                int64_t heads, int64_t width, int64_t b, int64_t h) {
+  float* out = grad.mutable_data_ptr<float>() + (b * tokens * heads + h) * width;
+  for_each_range(tokens, kCentres, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      std::memcpy(out + i * heads * width, packed + i * padded,
+                  static_cast<size_t>(width) * sizeof(float));
+  });
+}
+
+GradBlock grad_block(const Call& c, const HeadRows& r) {
+  GradBlock block{};
+  block.padded = c.n.padded;
+  block.v_padded = c.n.v_padded;
+  block.lse2 = r.lse2;
+  block.delta = r.delta;
+  block.scale = c.scale;
+  // Not AttendShape::panel: one head at a time reads no row again from the L1 cache.
+  block.panel =
+      std::max<int64_t>(64, kPanelBytes / ((c.n.padded + c.n.v_padded) * int64_t{sizeof(float)}));
+  return block;
+}
+
+void query_pass(const Call& c, const HeadRows& r, int64_t b) {
+  GradBlock shared = grad_block(c, r);
+  shared.centre_qk = r.q;
+  shared.centre_v = r.dout;
+  shared.neighbour_qk = r.k;
+  shared.neighbour_v = r.v;
+  shared.first = r.query_first;
+  shared.count = c.selection.count.const_data_ptr<int32_t>() + b * c.n.queries;
+  shared.ids = c.selection.indices.const_data_ptr<int32_t>() + b * c.n.queries * c.n.top_k;
+  shared.grad_qk = r.dq;
+  for_each_range(c.n.queries, kCentres, [&](int64_t begin, int64_t end) {
+    GradBlock block = shared;
+    block.begin = begin;
+    block.end = end;
+    block.cursors = scratch<int32_t>(Slot::kAttendTask, kCentres);
+    c.kernels.query_grads(block);
+  });
+}
+
+void key_pass(const Call& c, const HeadRows& r, const TransposedSelection& lists) {
+  GradBlock shared = grad_block(c, r);
+  shared.centre_qk = r.k;
+  shared.centre_v = r.v;
+  shared.neighbour_qk = r.q;
+  shared.neighbour_v = r.dout;
+  shared.first = lists.first;
+  shared.count = lists.count;
+  shared.ids = lists.queries;
+  shared.grad_qk = r.dk;
+  shared.grad_v = r.dv;
+  for_each_range(c.n.keys, kCentres, [&](int64_t begin, int64_t end) {
+    GradBlock block = shared;
+    block.begin = begin;
+    block.end = end;
+    block.cursors = scratch<int32_t>(Slot::kAttendTask, kCentres);
+    c.kernels.key_grads(block);
+  });
+}
+
+void batch_element(const Call& c, int64_t b) {
+  const AttendShape& n = c.n;
+  const HeadRows rows(n);
+  const TransposedSelection lists = transposed(
+      c.selection.indices.const_data_ptr<int32_t>() + b * n.queries * n.top_k,
+      c.selection.count.const_data_ptr<int32_t>() + b * n.queries, n.queries, n.keys, n.top_k);
+  for (int64_t g = 0; g < n.kv_heads; ++g) {
+    load_kv_head(c, rows, b, g);
+    for (int64_t h = g * n.group(); h < (g + 1) * n.group(); ++h) {
+      load_query_head(c, rows, b, h);
+      query_pass(c, rows, b);
+      key_pass(c, rows, lists);
+      store_rows(rows.dq, n.padded, c.grads.dq, n.queries, n.heads, n.width, b, h);
+    }
+    store_rows(rows.dk, n.padded, c.grads.dk, n.keys, n.kv_heads, n.width, b, g);
+    store_rows(rows.dv, n.v_padded, c.grads.dv, n.keys, n.kv_heads, n.v_width, b, g);
+  }
+}
+
+}  // namespace
+
+AttentionGrads sparse_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                               const at::Tensor& v, const ops::Selection& selection,
+                               const ops::AttentionResult& forward, double scale) {
+  const AttendKernels& kernels = *isa_in_use().attend;
+  const AttendShape n(q, k, v.size(3), selection, kernels.lanes);
+  AttentionGrads grads{at::empty_like(q), at::empty_like(k), at::empty_like(v)};
+  const Call call{kernels, n, dout, q, k, v, selection, forward, static_cast<float>(scale), grads};
+  for (int64_t b = 0; b < n.batch; ++b) batch_element(call, b);
+  return grads;
+}
+
+}  // namespace dsa::cpu

@@ -1,0 +1,182 @@
+// Sparse-attention forward and attention mass as templates on the ISA. A block of queries goes
+// through three phases (scores, softmax, values); the first and last walk panels of keys, so that
+// k rows and then v rows come from the L2 cache.
+#pragma once
+#include "attention/cpu/attend_kernels.h"
+#include "attention/cpu/attend_rows.h"
+
+namespace dsa::cpu {
+
+/// q of the block, scaled so that scores are base-2 exponents: [queries][heads][padded].
+template <class Isa>
+void scale_queries(const QueryBlock& b, float* scaled) {
+  const auto factor = Isa::set1(b.scale * kLog2E);
+  for (int64_t t = 0; t < b.queries; ++t)
+    for (int64_t h = 0; h < b.heads; ++h) {
+      const float* q = b.q + t * b.q_token + h * b.width;
+      for (int64_t x = 0; x < b.padded; x += Isa::kWidth, scaled += Isa::kWidth)
+        Isa::store(scaled, Isa::mul(factor, Isa::load(q + x, Isa::first(b.width - x))));
+    }
+}
+
+/// Base-2 scores of every selected pair: scores[queries][heads][rounded top_k], the padding lowest.
+template <class Isa>
+void score_phase(const QueryBlock& b, const float* scaled, int32_t* cursors, float* scores) {
+  const int64_t stride = rounded_up<Isa>(b.top_k);
+  const auto list_of = [&](int64_t t) { return b.ids + t * b.top_k; };
+  const auto count_of = [&](int64_t t) -> int64_t { return b.counts[t]; };
+  walk_panels<Isa>(b.queries, b.panel_keys, cursors, list_of, count_of,
+                   [&](int64_t t, int64_t begin, int64_t end) {
+                     const int32_t* list = list_of(t);
+                     const int64_t count = count_of(t);
+                     Slots<Isa> slots;
+                     for (int64_t h = t * b.heads; h < (t + 1) * b.heads; ++h)
+                       for (int64_t c = begin; c < end; c += Isa::kWidth) {
+                         auto s = dots<Isa>(scaled + h * b.padded, b.k, b.padded,
+                                            slots.ids(list, c, count));
+                         if (c + Isa::kWidth > count)
+                           s = Isa::blend(Isa::first(count - c), s, Isa::set1(kLowest));
+                         Isa::store(scores + h * stride + c, s);
+                       }
+                   });
+}
+
+struct Softmax {
+  float lse;      ///< natural logarithm
+  float inverse;  ///< 1 / sum of the exponentials
+};
+
+/// scores -> exponentials relative to the largest, in place.
+template <class Isa>
+Softmax exponentiate(float* scores, int64_t count) {
+  auto largest = Isa::set1(kLowest), poison = Isa::zero();
+  for (int64_t c = 0; c < count; c += Isa::kWidth) {
+    const auto s = Isa::load(scores + c);
+    largest = Isa::max(largest, s);
+    // max and exp2 lose a NaN; an infinite or NaN score must reach the output.
+    poison = Isa::fma(s, Isa::zero(), poison);
+  }
+  const float top = Isa::reduce_max(largest);
+  const auto shift = Isa::set1(top);
+  auto sum = poison;
+  for (int64_t c = 0; c < count; c += Isa::kWidth) {
+    const auto e = exp2<Isa>(Isa::sub(Isa::load(scores + c), shift));
+    sum = Isa::add(sum, e);
+    Isa::store(scores + c, e);
+  }
+  const float total = Isa::reduce_add(sum);
+  return {(top + __builtin_log2f(total)) * kLn2, 1.0f / total};
+}
+
+template <class Isa>
+void softmax_phase(const ForwardBlock& f, float* scores, float* inverse) {
+  const QueryBlock& b = f.query;
+  const int64_t stride = rounded_up<Isa>(b.top_k);
+  for (int64_t t = 0; t < b.queries; ++t)
+    for (int64_t h = 0; h < b.heads; ++h) {
+      const int64_t i = t * b.heads + h;
+      Softmax done{-__builtin_inff(), 0.0f};
+      if (b.counts[t] > 0) done = exponentiate<Isa>(scores + i * stride, b.counts[t]);
+      f.lse[t * f.lse_token + h] = done.lse;
+      inverse[i] = done.inverse;
+    }
+}
+
+/// sums[queries][heads][v_padded] = sum of exponential * v row.
+template <class Isa>
+void value_phase(const ForwardBlock& f, const float* scores, int32_t* cursors, float* sums) {
+  const QueryBlock& b = f.query;
+  const int64_t stride = rounded_up<Isa>(b.top_k);
+  const auto list_of = [&](int64_t t) { return b.ids + t * b.top_k; };
+  const auto count_of = [&](int64_t t) -> int64_t { return b.counts[t]; };
+  for (int64_t i = 0; i < b.queries * b.heads * f.v_padded; i += Isa::kWidth)
+    Isa::store(sums + i, Isa::zero());
+  walk_panels<Isa>(b.queries, b.panel_keys, cursors, list_of, count_of,
+                   [&](int64_t t, int64_t begin, int64_t end) {
+                     const int32_t* list = list_of(t);
+                     const int64_t count = count_of(t);
+                     Slots<Isa> slots;
+                     const int64_t whole = end <= count ? end : end - Isa::kWidth;
+                     for (int64_t h = t * b.heads; h < (t + 1) * b.heads; ++h) {
+                       const float* p = scores + h * stride;
+                       float* sum = sums + h * f.v_padded;
+                       if (whole > begin)
+                         add_rows<Isa>(sum, f.v, f.v_padded, list + begin, p + begin,
+                                       whole - begin);
+                       if (whole < end)
+                         add_rows<Isa>(sum, f.v, f.v_padded, slots.ids(list, whole, count),
+                                       p + whole, Isa::kWidth);
+                     }
+                   });
+}
+
+template <class Isa>
+void store_outputs(const ForwardBlock& f, const float* sums, const float* inverse) {
+  const QueryBlock& b = f.query;
+  for (int64_t t = 0; t < b.queries; ++t)
+    for (int64_t h = 0; h < b.heads; ++h) {
+      const int64_t i = t * b.heads + h;
+      float* out = f.out + t * f.out_token + h * f.v_width;
+      const auto factor = Isa::set1(inverse[i]);
+      for (int64_t x = 0; x < f.v_width; x += Isa::kWidth)
+        Isa::store(out + x, Isa::mul(factor, Isa::load(sums + i * f.v_padded + x)),
+                   Isa::first(f.v_width - x));
+    }
+}
+
+template <class Isa>
+int64_t query_scratch(const QueryBlock& b) {
+  return b.queries * b.heads * (b.padded + rounded_up<Isa>(b.top_k)) +
+         rounded_up<Isa>(b.queries * (1 + b.heads));
+}
+
+template <class Isa>
+int64_t forward_scratch(const ForwardBlock& f) {
+  return query_scratch<Isa>(f.query) + f.query.queries * f.query.heads * f.v_padded;
+}
+
+template <class Isa>
+void forward_block(const ForwardBlock& f) {
+  const QueryBlock& b = f.query;
+  const int64_t rows = b.queries * b.heads;
+  float* scaled = b.scratch;
+  float* scores = scaled + rows * b.padded;
+  float* sums = scores + rows * rounded_up<Isa>(b.top_k);
+  float* inverse = sums + rows * f.v_padded;
+  int32_t* cursors = reinterpret_cast<int32_t*>(inverse + rows);
+  scale_queries<Isa>(b, scaled);
+  score_phase<Isa>(b, scaled, cursors, scores);
+  softmax_phase<Isa>(f, scores, inverse);
+  value_phase<Isa>(f, scores, cursors, sums);
+  store_outputs<Isa>(f, sums, inverse);
+}
+
+template <class Isa>
+int64_t mass_scratch(const MassBlock& m) {
+  return query_scratch<Isa>(m.query);
+}
+
+/// mass += weight * probability of each selected key, head after head.
+template <class Isa>
+void mass_block(const MassBlock& m) {
+  const QueryBlock& b = m.query;
+  const int64_t rows = b.queries * b.heads, stride = rounded_up<Isa>(b.top_k);
+  float* scaled = b.scratch;
+  float* scores = scaled + rows * b.padded;
+  scale_queries<Isa>(b, scaled);
+  score_phase<Isa>(b, scaled, reinterpret_cast<int32_t*>(scores + rows * stride), scores);
+  const auto weight = Isa::set1(m.weight);
+  for (int64_t t = 0; t < b.queries; ++t)
+    for (int64_t h = 0; h < b.heads; ++h) {
+      const auto shift = Isa::set1(m.lse[t * m.lse_token + h] * kLog2E);
+      const float* s = scores + (t * b.heads + h) * stride;
+      float* mass = m.mass + t * b.top_k;
+      for (int64_t c = 0; c < b.counts[t]; c += Isa::kWidth) {
+        const auto lanes = Isa::first(b.counts[t] - c);
+        const auto p = exp2<Isa>(Isa::sub(Isa::load(s + c), shift));
+        Isa::store(mass + c, Isa::fma(weight, p, Isa::load(mass + c, lanes)), lanes);
+      }
+    }
+}
+
+}  // namespace dsa::cpu
