@@ -78,6 +78,9 @@ struct Backend {
   AttentionGrads (*dense_backward)(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                    const at::Tensor& v, const ops::AttentionResult& forward,
                                    double scale) = nullptr;
+
+  /// What this row settled on for a problem it has run ("forward chunk 128"), for labels; or "".
+  std::string (*note)(Op, const Problem&) = nullptr;
 };
 
 /// Every backend compiled in, fastest first. "reference" is last and accepts everything on the CPU.

@@ -1,102 +1,125 @@
 #include "attention/cost.h"
 
+#include "attention/door.h"
+
 #include <algorithm>
 
 namespace dsa {
 namespace {
 
+/// Sizes of one problem as doubles: products pass 2^53 only where nobody counts single FLOPs.
 struct Sizes {
-  double q, kv, out, lse, index_inputs, ids, scores;  ///< bytes
+  double B, T, S, H, G, D, V, K, I, J;
+  double visible, selected;     ///< pairs of the whole batch
+  double element, accumulator;  ///< bytes
+
+  explicit Sizes(const Problem& p)
+      : B(double(p.batch)),
+        T(double(p.queries)),
+        S(double(p.keys)),
+        H(double(p.heads)),
+        G(double(p.kv_heads)),
+        D(double(p.qk_width)),
+        V(double(p.v_width)),
+        K(double(p.top_k)),
+        I(double(p.index_heads)),
+        J(double(p.index_width)),
+        visible(B * visible_pairs(p.queries, p.keys)),
+        selected(B * selected_pairs(p.queries, p.keys, p.top_k)),
+        element(double(c10::elementSize(p.dtype))),
+        accumulator(double(c10::elementSize(accumulation_dtype(p.dtype)))) {}
+
+  double selection_bytes() const { return 4 * B * T * (K + 1); }
+  double q_bytes() const { return element * B * T * H * D; }
+  double out_bytes() const { return element * B * T * H * V; }
+  double lse_bytes() const { return accumulator * B * T * H; }
+  double kv_bytes(double rows, double width) const { return element * rows * G * width; }
+  double indexer_bytes(double key_rows) const {
+    return element * (B * T * I * (J + 1) + key_rows * J);
+  }
+  /// Key rows of the whole batch that a selection can name.
+  double selectable() const { return std::min(B * S, selected); }
 };
 
-Sizes bytes_of(const Problem& p) {
-  const auto element = static_cast<double>(c10::elementSize(p.dtype));
-  const auto rows = static_cast<double>(p.batch * p.queries);
-  const auto keys = static_cast<double>(p.batch * p.keys);
-  const auto heads = static_cast<double>(p.heads), groups = static_cast<double>(p.kv_heads);
-  const auto width = static_cast<double>(p.qk_width), v_width = static_cast<double>(p.v_width);
-  const auto index_heads = static_cast<double>(p.index_heads);
-  const auto index_width = static_cast<double>(p.index_width);
-  const double accumulator = p.dtype == c10::kDouble ? 8 : 4;
-  return {rows * heads * width * element,
-          keys * groups * (width + v_width) * element,
-          rows * heads * v_width * element,
-          rows * heads * accumulator,
-          (rows * index_heads * (index_width + 1) + keys * index_width) * element,
-          rows * static_cast<double>(p.top_k + 1) * 4,
-          rows * static_cast<double>(p.top_k) * accumulator};
+Cost attention_cost(const Sizes& s, Pass pass, double pairs, double key_rows, double ids,
+                    double backward_flops) {
+  Cost c;
+  c.flops = 2 * s.H * (s.D + s.V) * pairs;
+  c.bytes_read = s.q_bytes() + s.kv_bytes(key_rows, s.D + s.V) + ids;
+  c.bytes_written = s.out_bytes() + s.lse_bytes();
+  if (pass == Pass::kForward) return c;
+  c.flops += backward_flops;
+  // q, k, v again, and out, dout, lse; a gradient is written for every key, selected or not.
+  c.bytes_read +=
+      s.q_bytes() + s.kv_bytes(key_rows, s.D + s.V) + ids + 2 * s.out_bytes() + s.lse_bytes();
+  c.bytes_written += s.q_bytes() + s.kv_bytes(s.B * s.S, s.D + s.V);
+  return c;
 }
 
-/// Gradients come in and go out in the shapes of outputs and inputs, which are read once more.
-Cost with_backward(Cost forward, double backward_flops, double inputs, double outputs) {
-  return {forward.flops + backward_flops, forward.bytes_read + inputs + 2 * outputs,
-          forward.bytes_written + inputs};
+Cost indexer_cost(const Sizes& s, Pass pass, double pairs, double key_rows, double score_bytes,
+                  double ids) {
+  Cost c;
+  c.flops = 2 * s.I * s.J * pairs;
+  c.bytes_read = s.indexer_bytes(key_rows) + ids;
+  c.bytes_written = score_bytes;
+  if (pass == Pass::kForward) return c;
+  c.flops += 2 * s.I * s.J * 3 * pairs;
+  c.bytes_read += s.indexer_bytes(key_rows) + ids + score_bytes;
+  c.bytes_written += s.indexer_bytes(s.B * s.S);
+  return c;
 }
 
 }  // namespace
 
 double visible_pairs(int64_t queries, int64_t keys) {
-  const auto t = static_cast<double>(queries);
-  return t * static_cast<double>(keys - queries) + t * (t + 1) / 2;
+  const double T = double(queries), S = double(keys);
+  return T * (S - T) + T * (T + 1) / 2;
 }
 
 double selected_pairs(int64_t queries, int64_t keys, int64_t top_k) {
-  // The first `short_rows` queries see fewer than top_k keys and read them all.
-  const int64_t earlier = keys - queries;
-  const int64_t short_rows = std::clamp<int64_t>(top_k - earlier, 0, queries);
-  return visible_pairs(short_rows, short_rows + earlier) +
-         static_cast<double>(queries - short_rows) * static_cast<double>(top_k);
+  // The first queries see fewer than K keys: visible counts run from S - T + 1 to S.
+  const int64_t fewest = keys - queries + 1;
+  const int64_t short_rows = std::clamp<int64_t>(top_k - fewest, 0, queries);
+  const double n = double(short_rows);
+  return n * double(fewest) + n * (n - 1) / 2 +
+         double(queries - short_rows) * double(std::min(top_k, keys));
 }
 
-Cost cost(Op op, Pass pass, const Problem& p) {
-  const auto batch = static_cast<double>(p.batch), heads = static_cast<double>(p.heads);
-  const auto d = static_cast<double>(p.qk_width), v = static_cast<double>(p.v_width);
-  const double visible = batch * visible_pairs(p.queries, p.keys);
-  const double selected = batch * selected_pairs(p.queries, p.keys, p.top_k);
-  const double index_pair = 2.0 * static_cast<double>(p.index_heads * p.index_width);
-  const double attention_pair = 2 * heads * (d + v);
-  const Sizes bytes = bytes_of(p);
-  const bool backward = pass == Pass::kForwardBackward;
-  const double matrix_elements = p.dtype == c10::kDouble ? 8 * visible : 4 * visible;
+Cost cost(Op op, Pass pass, const Problem& problem) {
+  const Sizes s(problem);
+  const double scores = s.accumulator * s.B * s.T * s.S;
   switch (op) {
-    case Op::kDense: {
-      const Cost forward{attention_pair * visible, bytes.q + bytes.kv, bytes.out + bytes.lse};
-      return backward ? with_backward(forward, 2.5 * forward.flops, bytes.q + bytes.kv, bytes.out)
-                      : forward;
-    }
-    case Op::kSparse: {
-      const Cost forward{attention_pair * selected, bytes.q + bytes.kv + bytes.ids,
-                         bytes.out + bytes.lse};
-      const double backward_flops = 2 * heads * (3 * d + 2 * v) * selected;
-      return backward ? with_backward(forward, backward_flops, bytes.q + bytes.kv, bytes.out)
-                      : forward;
-    }
-    case Op::kIndexerScores: {
-      const Cost forward{index_pair * visible, bytes.index_inputs, matrix_elements};
-      return backward
-                 ? with_backward(forward, 2 * forward.flops, bytes.index_inputs, matrix_elements)
-                 : forward;
-    }
-    case Op::kSelectedScores: {
-      const Cost forward{index_pair * selected, bytes.index_inputs + bytes.ids, bytes.scores};
-      return backward ? with_backward(forward, 2 * forward.flops, bytes.index_inputs, bytes.scores)
-                      : forward;
-    }
-    case Op::kIndexerSelect:
-      return {index_pair * visible, bytes.index_inputs, bytes.ids};
+    case Op::kDense:
+      return attention_cost(s, pass, s.visible, s.B * s.S, 0,
+                            2.5 * 2 * s.H * (s.D + s.V) * s.visible);
+    case Op::kSparse:
+      return attention_cost(s, pass, s.selected, s.selectable(), s.selection_bytes(),
+                            2 * s.H * (3 * s.D + 2 * s.V) * s.selected);
+    case Op::kIndexerScores:
+      return indexer_cost(s, pass, s.visible, s.B * s.S, scores, 0);
+    case Op::kSelectedScores:
+      return indexer_cost(s, pass, s.selected, s.selectable(), s.accumulator * s.B * s.T * s.K,
+                          s.selection_bytes());
     case Op::kSelectTopK:
-      return {0, matrix_elements, bytes.ids};
+      return {0, s.accumulator * s.visible, s.selection_bytes()};
+    case Op::kIndexerSelect:
+      return {2 * s.I * s.J * s.visible, s.indexer_bytes(s.B * s.S), s.selection_bytes()};
     case Op::kAttentionMass:
-      return {2 * heads * d * selected, bytes.q + bytes.kv * d / (d + v) + bytes.ids + bytes.lse,
-              bytes.scores};
+      return {2 * s.H * s.D * s.selected,
+              s.q_bytes() + s.kv_bytes(s.selectable(), s.D) + s.lse_bytes() + s.selection_bytes(),
+              s.accumulator * s.B * s.T * s.K};
   }
   return {};
 }
 
 double flop_ratio(const Problem& problem) {
-  const double sparse = cost(Op::kIndexerSelect, Pass::kForward, problem).flops +
-                        cost(Op::kSparse, Pass::kForward, problem).flops;
-  return cost(Op::kDense, Pass::kForward, problem).flops / sparse;
+  return flop_ratio(problem, problem);
+}
+
+double flop_ratio(const Problem& dense, const Problem& sparse) {
+  return cost(Op::kDense, Pass::kForward, dense).flops /
+         (cost(Op::kIndexerSelect, Pass::kForward, sparse).flops +
+          cost(Op::kSparse, Pass::kForward, sparse).flops);
 }
 
 }  // namespace dsa
