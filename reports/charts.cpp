@@ -1,0 +1,31 @@
+#include "reports/charts.h"
+
+namespace dsa::report {
+
+const std::vector<ChartKind>& chart_kinds() {
+  static const std::vector<ChartKind> kinds = {
+      {Section::kTraining, length_comparison}, {Section::kTraining, training_throughput},
+      {Section::kTraining, loss_curves},       {Section::kTraining, loss_by_position},
+      {Section::kTraining, stage_split},       {Section::kKernels, kernel_time},
+      {Section::kKernels, kernel_speed_up},    {Section::kKernels, kernel_memory}};
+  return kinds;
+}
+
+std::vector<Chart> charts(const Material& material, Section section) {
+  std::vector<Chart> out;
+  for (const ChartKind& kind : chart_kinds()) {
+    if (kind.section != section) continue;
+    for (Chart& chart : kind.make(material)) {
+      if (!chart.id.empty()) out.push_back(std::move(chart));
+    }
+  }
+  return out;
+}
+
+std::string statistics_note(int n, bool sign_test, const std::string& noun) {
+  if (n <= 1) return "one of the " + noun + " each, so no interval";
+  return "median of " + std::to_string(n) + " " + noun + ", interval = " +
+         (sign_test ? "95 % sign-test interval of the median" : "smallest to largest");
+}
+
+}  // namespace dsa::report

@@ -1,0 +1,89 @@
+// The document as GitHub-flavoured markdown.
+#include "reports/document.h"
+
+namespace dsa::report {
+namespace {
+
+class MarkdownWriter {
+ public:
+  explicit MarkdownWriter(bool with_pictures) : with_pictures_(with_pictures) {}
+
+  void operator()(const Heading& heading) {
+    out_ += std::string(static_cast<size_t>(heading.level), '#') + " " +
+            markdown(Text(heading.text)) + "\n\n";
+  }
+  void operator()(const Paragraph& paragraph) { out_ += markdown(paragraph.text) + "\n\n"; }
+  void operator()(const Verdict& verdict) { out_ += markdown(bold(verdict.sentence)) + "\n\n"; }
+  void operator()(const Alert& alert) {
+    out_ += "> [!WARNING]\n> " + markdown(alert.text) + "\n\n";
+  }
+  void operator()(const List& list) {
+    for (const Text& item : list.items) out_ += "* " + markdown(item) + "\n";
+    out_ += "\n";
+  }
+  void operator()(const CodeBlock& block) {
+    // A fence longer than any run of backticks inside cannot be closed by the text.
+    std::string fence = "```";
+    while (block.text.find(fence) != std::string::npos) fence += '`';
+    out_ += fence + "\n" + block.text + "\n" + fence + "\n\n";
+  }
+  void operator()(const Table& table) {
+    std::string rule = "|";
+    out_ += "|";
+    for (const Table::Column& column : table.columns) {
+      cell(column.head);
+      rule += column.numeric ? " ---: |" : " --- |";
+    }
+    out_ += "\n" + rule + "\n";
+    for (const auto& row : table.rows) {
+      out_ += "|";
+      for (const Text& text : row) cell(text);
+      out_ += "\n";
+    }
+    out_ += "\n";
+  }
+  void operator()(const Figure& figure) {
+    const Chart& chart = figure.chart;
+    const std::string title = markdown(Text(chart.title));
+    if (with_pictures_) {
+      out_.append("![").append(title).append("](charts/").append(chart.id).append(".svg)\n\n");
+    } else {
+      const std::string file = "charts/" + chart.id + ".vl.json";
+      out_.append("*").append(title).append("*: [").append(file).append("](").append(file);
+      out_.append(")\n\n");
+    }
+    out_ += markdown(chart.caption) + "\n\n";
+  }
+  void operator()(const Details& details) {
+    out_ += "<details>\n<summary>" + html(details.summary) + "</summary>\n\n";
+    for (const Block& block : details.blocks) std::visit(*this, block.content);
+    out_ += "</details>\n\n";
+  }
+  std::string take() { return std::move(out_); }
+  void add(const std::string& text) { out_ += text; }
+
+ private:
+  // Appended piece by piece: GCC 12 warns falsely (-Wrestrict) about "literal" + temporary.
+  void cell(const Text& text) { out_.append(" ").append(markdown(text)).append(" |"); }
+
+  bool with_pictures_;
+  std::string out_;
+};
+
+}  // namespace
+
+std::string markdown(const Document& document, bool with_pictures) {
+  MarkdownWriter writer(with_pictures);
+  writer(Heading{1, document.title});
+  if (!with_pictures) {
+    writer(Paragraph{picture_advice()});
+  } else {
+    writer.add("The same with charts to hover over: [report.html](report.html).\n\n");
+  }
+  for (const Block& block : document.blocks) std::visit(writer, block.content);
+  std::string out = writer.take();
+  out.pop_back();
+  return out;
+}
+
+}  // namespace dsa::report

@@ -1,0 +1,22 @@
+// From a loaded run to a document, section by section, in reading order: verdict, training,
+// kernels, then what a doubter needs (audits, failures, environment, how to reproduce, threats).
+#pragma once
+#include "reports/charts.h"
+#include "reports/document.h"
+#include "reports/load.h"
+
+namespace dsa::report {
+
+Document build(const LoadedRun& loaded);
+
+// The sections; each returns nothing when the record holds nothing for it.
+std::vector<Block> verdict_section(const Material& material);
+std::vector<Block> training_section(const Material& material);
+std::vector<Block> kernel_section(const Material& material);
+std::vector<Block> audit_section(const record::Run& run);
+std::vector<Block> failure_section(const std::vector<record::Failure>& failures);
+std::vector<Block> environment_section(const record::Run& run);
+std::vector<Block> reproduce_section(const LoadedRun& loaded);
+std::vector<Block> threats_section(const LoadedRun& loaded, const Material& material);
+
+}  // namespace dsa::report

@@ -1,0 +1,85 @@
+"""dsa-report's exit codes and sentences, what it writes without vl-convert, and that it links no torch.
+
+Usage: report_command_line_test.py <dsa-report>
+"""
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+from report_checks import GoldenRun, check, run
+
+BINARY = str(pathlib.Path(sys.argv[1]).resolve())
+
+
+def says(code: int, words: str, *arguments, **options) -> None:
+    said = run(BINARY, *arguments, **options)
+    check(said.returncode == code, f"{arguments}: exit {said.returncode}, not {code}: {said.stderr}")
+    check(words in said.stderr, f"{arguments}: {words!r} is not in {said.stderr!r}")
+    check(said.stderr.count("\n") == 1, f"{arguments}: more than one line: {said.stderr!r}")
+
+
+def mistakes() -> None:
+    says(1, "--colour", "make", "--colour", "red")
+    says(1, "subcommand")
+    says(1, "nowhere is not a folder", "make", "nowhere")
+    with tempfile.TemporaryDirectory() as empty:
+        says(1, f"{empty}/record.json does not exist", "make", empty)
+        says(1, "no run found under results/", "make", cwd=empty)
+        (pathlib.Path(empty) / "record.json").write_text('{"version": 1,\n "id": }')
+        says(1, f"{empty}/record.json is not valid JSON: first mistake at line 2, column 8", "make", empty)
+        (pathlib.Path(empty) / "record.json").write_text('{"version": 2, "id": "x"}')
+        says(1, f"{empty}/record.json: record version 2 is newer than 1", "make", empty)
+
+
+def without_pictures() -> None:
+    with GoldenRun() as folder, tempfile.TemporaryDirectory() as bin_folder:
+        bare = pathlib.Path(bin_folder) / "python"
+        # A Python that sees no packages at all stands for one without vl-convert.
+        bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n')
+        bare.chmod(0o755)
+        said = run(BINARY, "make", folder, "--python", bare)
+        check(said.returncode == 0, f"exit {said.returncode}: {said.stderr}")
+        check("has no vl-convert" in said.stderr, f"the reason is missing: {said.stderr!r}")
+        check(len(list((folder / "charts").glob("*.vl.json"))) == 8, "the chart files are missing")
+        check(not list((folder / "charts").glob("*.svg")), "there are pictures")
+        for name in ("report.md", "report.html"):
+            text = (folder / name).read_text(encoding="utf-8")
+            check("vl-convert-python" in text, f"{name} does not say how to get the pictures")
+            check(".svg" not in text, f"{name} points at pictures that do not exist")
+        says(0, "cannot run /nonexistent/python", "make", folder, "--python", "/nonexistent/python")
+
+
+def newest_is_default() -> None:
+    with tempfile.TemporaryDirectory() as place, GoldenRun() as golden:
+        text = (golden / "record.json").read_text(encoding="utf-8")
+        for name in ("20260101T000000", "20260202T000000"):
+            folder = pathlib.Path(place) / "results" / name
+            folder.mkdir(parents=True)
+            (folder / "record.json").write_text(text, encoding="utf-8")
+        run("touch", "-d", "2 hours ago", pathlib.Path(place) / "results/20260101T000000/record.json")
+        said = run(BINARY, "make", "--no-pictures", cwd=place)
+        check(said.stdout.splitlines()[0] == "results/20260202T000000/report.html", said.stdout)
+        stale = pathlib.Path(place) / "results/20260202T000000/charts/old.vl.json"
+        stale.write_text("{}")
+        run(BINARY, "make", "--no-pictures", cwd=place)
+        check(not stale.exists(), "a chart that is no longer drawn stayed behind")
+
+
+def no_torch() -> None:
+    needed = subprocess.run(["readelf", "-d", BINARY], capture_output=True, text=True, check=True).stdout
+    libraries = re.findall(r"NEEDED.*\[(.*?)\]", needed)
+    check(libraries != [], f"readelf found no libraries in {BINARY}")
+    allowed = re.compile(r"^(libstdc\+\+|libm|libgcc_s|libc|libasan|libubsan|ld-linux.*)\.so")
+    foreign = [name for name in libraries if not allowed.match(name)]
+    check(foreign == [], f"dsa-report links {foreign}; it reads records only")
+
+
+
+if __name__ == "__main__":
+    mistakes()
+    without_pictures()
+    newest_is_default()
+    no_torch()
+    print("command line as promised")

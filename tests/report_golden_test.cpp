@@ -1,0 +1,163 @@
+// The whole markdown report of a made-up record, and records with holes in them. After a change
+// that is meant: tests/accept.sh, then review the diff.
+#include "reports/report.h"
+
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+
+#include "report_runs.h"
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <set>
+#include <unistd.h>
+
+using namespace dsa::report;
+using Catch::Matchers::ContainsSubstring;
+namespace fs = std::filesystem;
+namespace record = dsa::record;
+
+static const fs::path kGolden = fs::path(DSA_TEST_DIR) / "golden";
+
+TEST_CASE("the golden record gives the golden report", "[report]") {
+  const Document document = build(load(kGolden));
+  CHECK(markdown(document, true) == read_file(kGolden / "report.md"));
+}
+
+TEST_CASE("the same record gives the same charts, byte by byte", "[report]") {
+  const LoadedRun loaded = load(kGolden);
+  const std::vector<Chart> first = figures(build(loaded)), second = figures(build(loaded));
+  REQUIRE(first.size() == second.size());
+  CHECK(first.size() == 8);
+  for (size_t i = 0; i < first.size(); ++i) CHECK(first[i].spec.dump() == second[i].spec.dump());
+}
+
+TEST_CASE("no chart knows a variant or backend by name", "[report]") {
+  std::string text = record::to_json(load(kGolden).run);
+  const auto rename = [&](const std::string& from, const std::string& to) {
+    for (size_t at = 0; (at = text.find("\"" + from + "\"", at)) != std::string::npos;
+         at += to.size()) {
+      text.replace(at + 1, from.size(), to);
+    }
+  };
+  rename("dense", "alpha"), rename("dsa", "beta"), rename("window", "gamma");
+  rename("dsa_as_published", "delta"), rename("cpu", "left"), rename("torch-sdpa", "right");
+  const std::vector<Chart> renamed = figures(build({".", record::from_json(text), {}}));
+  const std::vector<Chart> original = figures(build(load(kGolden)));
+  REQUIRE(renamed.size() == original.size());
+  for (size_t i = 0; i < renamed.size(); ++i) CHECK(renamed[i].id == original[i].id);
+}
+
+static std::set<std::string> chart_ids(const record::Run& run) {
+  std::set<std::string> out;
+  const Document document = build({".", run, {}});
+  markdown(document, true);
+  html(document, "");
+  for (const Chart& chart : figures(document)) out.insert(chart.id);
+  return out;
+}
+
+TEST_CASE("a record with kernels only leaves the training charts out", "[report]") {
+  record::Run run = record::empty_run();
+  add_kernel(run, "dense_attention", "theirs", 1024, {1, 2});
+  add_kernel(run, "sparse_attention", "mine", 1024, {1, 2}, 64);
+  add_kernel(run, "indexer_select", "mine", 1024, {1, 2}, 64);
+  CHECK(chart_ids(run) == std::set<std::string>{"kernel_time_fwd"});
+}
+
+TEST_CASE("a record with training only, one length, one seed, still draws", "[report]") {
+  record::Run run = record::empty_run();
+  add_training(run, "plain", 64, {3}, {1});
+  add_training(run, "picky", 64, {3}, {1});
+  CHECK(chart_ids(run) ==
+        std::set<std::string>{"sequence_length_comparison", "training_throughput"});
+}
+
+TEST_CASE("a record without a baseline or candidate still reports", "[report]") {
+  record::Run run = record::empty_run();
+  add_training(run, "near", 64, {3}, {1});
+  CHECK(chart_ids(run).contains("training_throughput"));
+  CHECK_THAT(markdown(build({".", run, {}}), true), ContainsSubstring("compares nothing"));
+}
+
+TEST_CASE("samples that are not finite, zero, negative or huge crash nothing", "[report]") {
+  const double nan = std::numeric_limits<double>::quiet_NaN(), huge = 1e308;
+  for (const std::vector<double>& samples :
+       {std::vector<double>{nan, nan}, {nan, 1}, {0, 0}, {-1, -2}, {huge, huge}, {5e-324, 1}, {}}) {
+    record::Run run = record::empty_run();
+    for (int length : {64, 128}) {
+      add_training(run, "plain", length, samples, samples);
+      add_training(run, "picky", length, samples, {1, 2});
+      add_kernel(run, "dense_attention", "theirs", length, samples);
+      add_kernel(run, "sparse_attention", "mine", length, samples, 16);
+      add_kernel(run, "indexer_select", "mine", length, {1, 2}, 16);
+      run.series.push_back(
+          {{"step", "1"},
+           {"validation_loss", "nats/token"},
+           {{"level", "training"}, {"variant", "plain"}, {"L", "64"}, {"seed", "1"}},
+           std::vector<double>(samples.size(), 1),
+           samples});
+    }
+    CHECK_NOTHROW(chart_ids(run));
+    for (const Chart& chart : figures(build({".", run, {}}))) {
+      CHECK_THAT(chart.spec.dump(), !ContainsSubstring("inf"));
+    }
+  }
+}
+
+TEST_CASE("a variant swept over K gives an arm for every K", "[report]") {
+  record::Run run = record::empty_run();
+  for (const char* k : {"16", "32"}) {
+    add_training(run, "picky", 64, {3}, {1});
+    for (size_t i = run.metrics.size() - 3; i < run.metrics.size(); ++i)
+      run.metrics[i].labels["K"] = k;
+  }
+  const TrainingView view(run);
+  REQUIRE(view.arms().size() == 2);
+  CHECK(view.arms()[0].name == "picky K=16");
+  CHECK(view.arms()[0].slot != view.arms()[1].slot);
+}
+
+TEST_CASE("K swept over lengths gives the heat map", "[report]") {
+  record::Run run = record::empty_run();
+  for (int length : {1024, 2048}) {
+    add_kernel(run, "dense_attention", "theirs", length, {1, 2});
+    for (int k : {64, 128}) {
+      add_kernel(run, "sparse_attention", "mine", length, {1, 2}, k);
+      add_kernel(run, "indexer_select", "mine", length, {1, 2}, k);
+    }
+  }
+  CHECK(chart_ids(run) == std::set<std::string>{"kernel_time_fwd", "kernel_speed_up"});
+}
+
+static std::string load_error(const std::string& record_text) {
+  const fs::path folder =
+      fs::temp_directory_path() / ("dsa_report_test_" + std::to_string(::getpid()));
+  fs::create_directories(folder);
+  std::ofstream(folder / "record.json") << record_text;
+  std::string said;
+  try {
+    load(folder);
+  } catch (const Error& error) {
+    said = error.what();
+  }
+  fs::remove_all(folder);
+  return said;
+}
+
+TEST_CASE("a broken record is one sentence with the file and its first mistake", "[report]") {
+  CHECK_THAT(
+      load_error("{\n \"id\": 1,,\n}"),
+      ContainsSubstring("record.json is not valid JSON: first mistake at line 2, column 10"));
+  CHECK_THAT(load_error("{\"id\": \"a\""), ContainsSubstring("it ends too early"));
+  CHECK_THAT(load_error(R"({"version":1,"id":"a","metrics":[{"samples":["x"]}]})"),
+             ContainsSubstring("/metrics/0/samples/0"));
+  CHECK_THAT(load_error(R"({"version":99,"id":"a"})"),
+             ContainsSubstring("record version 99 is newer than"));
+  CHECK_THAT(load_error("[]"), ContainsSubstring("is not a record"));
+  CHECK_THAT(load_error("{}"), ContainsSubstring("has no \"id\""));
+  CHECK_THAT(load_error(R"({"id":"a","series":[{"xs":[1,2],"ys":[1]}]})"),
+             ContainsSubstring("2 xs and 1 ys"));
+  CHECK_THROWS_WITH(load("/nonexistent"), ContainsSubstring("/nonexistent is not a folder"));
+}
