@@ -27,6 +27,7 @@ struct TrainingHooks {
 
 struct TrainingResult {
   bool finished = false;  ///< false: stop was requested
+  /// Of the evaluations of this call (a continued run has no earlier ones); NaN without any.
   double best_validation_loss = 0, best_accuracy = 0, final_validation_loss = 0;
   std::vector<double> step_seconds;  ///< after warm-up (at least 10 steps where there are 20)
   double median_step_seconds = 0;
@@ -35,6 +36,7 @@ struct TrainingResult {
   int64_t parameters = 0, active_parameters = 0;
   double flops_per_token = 0;
   int64_t top_k = 0;                             ///< resolved
+  double validation_overlap = 0;                 ///< see harness/data.h; 0 = sound
   std::map<std::string, double> stage_seconds;   ///< one traced step: "indexer", "attention", ...
   std::vector<StepResult> steps;
   std::vector<Evaluation> evaluations;

@@ -1,0 +1,80 @@
+// All of validation, once. Sums are kept in float64 per position: a mean of means would weigh the
+// padded tile's tokens more than the others'.
+#include "attention/nvtx.h"
+#include "harness/trainer.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace dsa {
+namespace {
+
+constexpr int64_t kIgnored = -100;
+constexpr int64_t kBuckets = 8;
+
+struct Sums {
+  std::vector<double> loss;     ///< by position in the window
+  std::vector<int64_t> scored;  ///< tokens, by position
+  int64_t correct = 0;
+};
+
+void add(Sums& sums, const Batch& tile, const ModelOutput& output) {
+  const int64_t length = tile.targets.size(1);
+  const at::Tensor losses = output.token_losses.to(at::kDouble).contiguous();
+  const at::Tensor correct = output.correct.contiguous(), targets = tile.targets.contiguous();
+  const auto* loss = losses.data_ptr<double>();
+  const auto* right = correct.data_ptr<bool>();
+  const auto* target = targets.data_ptr<int64_t>();
+  sums.loss.resize(std::max(sums.loss.size(), static_cast<size_t>(length)));
+  sums.scored.resize(sums.loss.size());
+  for (int64_t i = 0; i < targets.numel(); ++i) {
+    if (target[i] == kIgnored) continue;
+    const auto position = static_cast<size_t>(i % length);
+    sums.loss[position] += loss[i];
+    ++sums.scored[position];
+    sums.correct += right[i];
+  }
+}
+
+/// Means of equal parts of the window; windows shorter than 8 have as many parts as positions.
+std::vector<double> by_position(const Sums& sums) {
+  const auto length = static_cast<int64_t>(sums.loss.size());
+  const int64_t buckets = std::min(kBuckets, length);
+  std::vector<double> loss(static_cast<size_t>(buckets)), scored(loss.size());
+  for (int64_t position = 0; position < length; ++position) {
+    const auto bucket = static_cast<size_t>(position * buckets / length);
+    loss[bucket] += sums.loss[static_cast<size_t>(position)];
+    scored[bucket] += static_cast<double>(sums.scored[static_cast<size_t>(position)]);
+  }
+  for (size_t bucket = 0; bucket < loss.size(); ++bucket) loss[bucket] /= scored[bucket];
+  return loss;
+}
+
+}  // namespace
+
+Evaluation evaluate(Transformer& model, const std::vector<Batch>& tiles, double bytes_per_token) {
+  const at::NoGradGuard no_grad;
+  const bool was_training = model.is_training();
+  model.eval();
+  Sums sums;
+  for (const Batch& tile : tiles) add(sums, tile, model.forward(tile.tokens, tile.targets));
+  model.train(was_training);
+  Evaluation result;
+  double loss = 0;
+  for (const double part : sums.loss) loss += part;
+  for (const int64_t part : sums.scored) result.tokens += part;
+  require(result.tokens > 0, "validation has no scored token; bring more data");
+  const auto tokens = static_cast<double>(result.tokens);
+  result.loss = loss / tokens;
+  result.accuracy = static_cast<double>(sums.correct) / tokens;
+  if (bytes_per_token > 0) {
+    result.bits_per_byte = result.loss / std::numbers::ln2 / bytes_per_token;
+  }
+  result.loss_by_position = by_position(sums);
+  return result;
+}
+
+}  // namespace dsa

@@ -1,0 +1,165 @@
+#include "harness/training_run.h"
+
+#include "attention/nvtx.h"
+#include "harness/denormals.h"
+#include "harness/memory.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace dsa {
+namespace {
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  if (values.size() % 2 == 1) return *middle;
+  return (*middle + *std::max_element(values.begin(), middle)) / 2;
+}
+
+/// Seconds of all steps -> of those after warm-up: the first 10, but never more than half.
+std::vector<double> without_warmup(const std::vector<StepResult>& steps) {
+  const size_t skipped = std::min<size_t>(10, steps.size() / 2);
+  std::vector<double> seconds;
+  for (size_t i = skipped; i < steps.size(); ++i) seconds.push_back(steps[i].seconds);
+  return seconds;
+}
+
+/// The run of one job, from its first batch to its last evaluation.
+class Run {
+ public:
+  Run(const TrainingJob& job, const Corpus& corpus, const TrainingHooks& hooks)
+      : job_(job),
+        corpus_(corpus),
+        hooks_(hooks),
+        batches_(training_batches(corpus, job.length, job.train.batch, job.seed)),
+        tiles_(validation_tiles(corpus, job.length, job.train.batch)) {
+    if (job_.model.vocab_size == 0) job_.model.vocab_size = corpus.vocab_size;
+    require(job_.model.vocab_size >= corpus.vocab_size, "model.vocab-size is ",
+            job_.model.vocab_size, ", but ", corpus.source, " has ", corpus.vocab_size,
+            " ids; give at least that many, or 0");
+  }
+
+  TrainingResult whole() {
+    // A pass of its own, before the run: peak_bytes makes allocation slow and would spoil timings.
+    result_.peak_bytes = peak_bytes([&] {
+                           const auto trainer = new_trainer();
+                           for (int i = 0; i < 2; ++i) trainer->step();
+                         }).value_or(0);
+    trainer_ = new_trainer();
+    if (!job_.checkpoint.empty() && std::filesystem::exists(job_.checkpoint)) {
+      trainer_->load(job_.checkpoint);
+    }
+    describe();
+    train();
+    summarise();
+    if (result_.finished) trace_stages();
+    return std::move(result_);
+  }
+
+ private:
+  std::unique_ptr<Trainer> new_trainer() const {
+    return std::make_unique<Trainer>(job_.variant, job_.attention, job_.model, job_.train,
+                                     *batches_, job_.seed);
+  }
+
+  void describe() {
+    Transformer& model = trainer_->model();
+    result_.parameters = model.parameter_count();
+    result_.active_parameters = model.active_parameter_count();
+    result_.flops_per_token = model.flops_per_token(job_.length);
+    result_.top_k = resolved_top_k(job_.attention, job_.length);
+    result_.validation_overlap = validation_overlap(corpus_, job_.length);
+  }
+
+  bool stop() const { return hooks_.stop_requested && hooks_.stop_requested(); }
+
+  void train() {
+    while (trainer_->steps_done() < job_.train.steps) {
+      if (stop()) return save();
+      result_.steps.push_back(trainer_->step());
+      const int64_t done = trainer_->steps_done();
+      if (hooks_.on_step) hooks_.on_step(result_.steps.back());
+      if (done == job_.train.steps) break;
+      if (due(job_.train.evaluate_every, done)) evaluate_now();
+      if (due(job_.train.checkpoint_every, done)) save();
+    }
+    save();
+    evaluate_now();
+    result_.finished = true;
+  }
+
+  static bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+
+  void save() {
+    if (!job_.checkpoint.empty()) trainer_->save(job_.checkpoint);
+  }
+
+  void evaluate_now() {
+    const FlushDenormals flush(job_.train.flush_denormals);
+    Evaluation evaluation = evaluate(trainer_->model(), tiles_, corpus_.bytes_per_token);
+    evaluation.step = trainer_->steps_done();
+    result_.evaluations.push_back(evaluation);
+    if (hooks_.on_evaluation) hooks_.on_evaluation(evaluation);
+  }
+
+  void summarise() {
+    result_.step_seconds = without_warmup(result_.steps);
+    result_.median_step_seconds = median(result_.step_seconds);
+    if (result_.median_step_seconds > 0) {
+      result_.tokens_per_second =
+          static_cast<double>(job_.train.batch * job_.length) / result_.median_step_seconds;
+    }
+    const double unknown = std::numeric_limits<double>::quiet_NaN();
+    result_.best_validation_loss = result_.best_accuracy = result_.final_validation_loss = unknown;
+    for (const Evaluation& evaluation : result_.evaluations) {
+      // fmin and fmax pass over NaN, which min and max do not.
+      result_.best_validation_loss = std::fmin(result_.best_validation_loss, evaluation.loss);
+      result_.best_accuracy = std::fmax(result_.best_accuracy, evaluation.accuracy);
+      result_.final_validation_loss = evaluation.loss;
+    }
+  }
+
+  /// Three steps past the end of the run, whose numbers are already taken; the median one is kept.
+  void trace_stages() {
+    using nvtx::Category;
+    std::vector<std::pair<double, std::map<std::string, double>>> traces;
+    for (int i = 0; i < 3; ++i) {
+      const nvtx::StageClock clock;
+      trainer_->step();
+      std::map<std::string, double> stages;
+      double total = 0;
+      for (int id = static_cast<int>(Category::kSetup); id <= static_cast<int>(Category::kOther);
+           ++id) {
+        const auto category = static_cast<Category>(id);
+        const double seconds = clock.seconds(category);
+        total += seconds;
+        if (seconds > 0) stages[nvtx::name(category)] = seconds;
+      }
+      traces.emplace_back(total, stages);
+    }
+    std::sort(traces.begin(), traces.end());
+    result_.stage_seconds = traces[1].second;
+  }
+
+  TrainingJob job_;
+  const Corpus& corpus_;
+  const TrainingHooks& hooks_;
+  std::unique_ptr<Batches> batches_;
+  std::vector<Batch> tiles_;
+  std::unique_ptr<Trainer> trainer_;
+  TrainingResult result_;
+};
+
+}  // namespace
+
+TrainingResult run_training(const TrainingJob& job, const Corpus& corpus,
+                            const TrainingHooks& hooks) {
+  check(job.train);
+  return Run(job, corpus, hooks).whole();
+}
+
+}  // namespace dsa
