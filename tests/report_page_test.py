@@ -3,6 +3,7 @@
 Usage: report_page_test.py <dsa-report>
 """
 import html.parser
+import platform
 import re
 import shutil
 import sys
@@ -18,6 +19,10 @@ def browser() -> str:
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if shutil.which(name):
             return name
+    # Ubuntu has a browser only as a snap, which no container can run: there ctest shows "Skipped".
+    if platform.freedesktop_os_release().get("ID") == "ubuntu":
+        print("skipped: no chromium and no google-chrome here, and Ubuntu has neither as a package")
+        sys.exit(77)
     sys.exit("this test needs a browser: apt install chromium")
 
 
