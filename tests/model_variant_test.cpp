@@ -196,7 +196,9 @@ TEST_CASE("one step down the KL gradient lowers the KL loss", "[model][variant]"
       if (is_indexer(p.key())) p.value().sub_(p.value().grad(), 1e-2);
     }
   }
-  CHECK(loss().item<double>() < before.item<double>());
+  const double after = loss().item<double>();
+  CHECK(after < before.item<double>());
+  CHECK(after >= 0);
 }
 
 TEST_CASE("without gradients dsa selects the same keys and makes no indexer loss",
@@ -243,7 +245,9 @@ TEST_CASE("the as-published indexer never gets a gradient", "[model][variant]") 
 TEST_CASE("the indexer knows the order of keys when K is far below S", "[model][variant]") {
   // The same token everywhere: only RoPE can tell keys apart. Without it all scores tie and the
   // first keys win; the rotation makes some later key win somewhere.
-  const auto layer = make_layer("dsa", small_attention());
+  AttentionConfig config = small_attention();
+  config.index_heads = 8;  // with few, ReLU may silence all of them and leave nothing but ties
+  const auto layer = make_layer("dsa", config);
   layer->keep_selection = true;
   const at::Tensor hidden = random_hidden(1, 1).expand({1, 200, small_attention().d_model});
   const auto kept = layer->forward(hidden.contiguous(), positions(200)).selection;
