@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <map>
 #include <set>
 
@@ -229,6 +230,26 @@ std::string gap_sentence(const TrainingView& training) {
          " nats/token from " + baseline->name + " at L = " + length(longest);
 }
 
+/// "+0.02 below position K, +0.06 beyond", of the candidate's longest run.
+std::string position_sentence(const TrainingView& training) {
+  const std::string plain = "Validation loss by position in the sequence";
+  const Arm *baseline = training.first(words::kBaseline),
+            *candidate = training.first(words::kCandidate);
+  if (!baseline || !candidate) return plain;
+  const double longest = training.lengths().back();
+  const double top_k = std::strtod(training.top_k(*candidate, longest).c_str(), nullptr);
+  const Curve dense = curve_of(training, words::kLossByPosition, *baseline, longest);
+  std::vector<double> below, beyond;
+  for (const auto& [x, ys] : curve_of(training, words::kLossByPosition, *candidate, longest)) {
+    (x < top_k ? below : beyond).push_back(gap_at(dense, x, ys).median);
+  }
+  const Summary early = summarise(below), late = summarise(beyond);
+  if (early.empty() || late.empty()) return plain;
+  return candidate->name + " at L = " + length(longest) + ": gap " +
+         signed_gap(summarise({early.median})) + " below position K = " + count(top_k) + ", " +
+         signed_gap(summarise({late.median})) + " beyond";
+}
+
 }  // namespace
 
 std::vector<Chart> loss_curves(const Material& material) {
@@ -258,7 +279,7 @@ std::vector<Chart> loss_by_position(const Material& material) {
       collect(material.training, words::kLossByPosition, three_of(material.training.lengths()));
   const Figure figure{
       "loss_by_position",
-      "Validation loss by position in the sequence",
+      position_sentence(material.training),
       "Last evaluation · top: loss · bottom: gap to the baseline at the same position",
       "Position (tokens)",
       "Loss (nats/token)",

@@ -72,6 +72,17 @@ int samples_of(const Scenario& scenario) {
   return n;
 }
 
+std::string memory_title(const Scenario& scenario) {
+  const ScenarioPoint& point = scenario.points.back();
+  const Contender *dense = point.best_dense(), *sparse = point.best_sparse();
+  if (!dense || !sparse || dense->memory.empty() || sparse->memory.empty()) {
+    return "Peak memory above the inputs, " + pass_words(scenario.pass);
+  }
+  return "Memory at L = " + length(point.length) + ": DSA on " + sparse->backend + " " +
+         with_unit(sparse->memory.median, "bytes") + ", dense on " + dense->backend + " " +
+         with_unit(dense->memory.median, "bytes");
+}
+
 Json speed_up_cells(const std::vector<const Scenario*>& sweep, double& largest) {
   std::map<double, std::set<double>> seen;
   std::set<double> top_ks;
@@ -178,7 +189,7 @@ std::vector<Chart> kernel_memory(const Material& material) {
     LineChart chart;
     chart.id = "kernel_memory";
     chart.unit = "bytes";
-    chart.title = "Peak memory above the inputs, " + pass_words(scenario->pass);
+    chart.title = memory_title(*scenario);
     chart.subtitle =
         scenario->axes + " · " + scenario->top_k + " · dotted: growth like L·K and like L²";
     chart.y_title = "Peak memory of one call (log scale)";

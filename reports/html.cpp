@@ -23,14 +23,13 @@ p, li { max-width: 78ch; }
 .scroll { overflow-x: auto; margin: 12px 0; }
 table { border-collapse: collapse; font-size: 13.5px; line-height: 1.4; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 9px; border-bottom: 1px solid #E5E7EB; text-align: left; vertical-align: top; }
-td:nth-child(2) { min-width: 6.5em; }
 th { color: #374151; font-weight: 600; border-bottom: 2px solid #9CA3AF; vertical-align: bottom; }
 .number { text-align: right; }
 td.number { white-space: nowrap; }
 tbody tr:hover { background: #F9FAFB; }
 code { font: 0.92em ui-monospace, "SF Mono", "Liberation Mono", Menlo, monospace; background: #F3F4F6;
        padding: 1px 5px; border-radius: 4px; overflow-wrap: anywhere; }
-td code, th code { overflow-wrap: normal; white-space: nowrap; }
+td code, th code { overflow-wrap: normal; }
 pre { background: #F9FAFB; border: 1px solid #E5E7EB; border-radius: 6px; padding: 12px 16px; overflow-x: auto;
       font-size: 13px; line-height: 1.45; white-space: pre-wrap; overflow-wrap: anywhere; }
 pre code { background: none; padding: 0; }

@@ -43,8 +43,9 @@ Frame frame_of(const LineChart& chart) {
   }
   out.lengths.assign(lengths.begin(), lengths.end());
   if (lengths.empty()) return out;
+  const double pad = high / low < 1.02 ? 1.2 : std::clamp(std::pow(high / low, 0.1), 1.04, 1.2);
   // Guides start below every line, where nothing hides them.
-  out.y = {low / (chart.guides.empty() ? 1.2 : 4), high * 1.2};
+  out.y = {low / (chart.guides.empty() ? pad : 4), high * pad};
   out.x_axis = theme::length_axis(out.lengths, kWidth, &out.x);
   out.y_axis = theme::log_value_axis(chart.y_title, chart.unit, out.y);
   out.colour = theme::categories(names, colours);

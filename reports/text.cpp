@@ -138,14 +138,17 @@ std::string with_unit(double value, const std::string& unit) {
 
 std::string with_half_width(double value, double half_width) {
   // Both end at the same decimal: the first digit of the half-width that means something (two when
-  // it starts with a 1), but never more than five digits of the value.
+  // it starts with a 1), but never more than four digits of the value.
   const double size = std::max(std::fabs(value), 1e-300);
   double last = std::floor(std::log10(half_width));
   if (half_width / std::pow(10.0, last) < 1.95) last -= 1;
-  last = std::max(last, std::floor(std::log10(size)) - 4);
+  last = std::max(last, std::floor(std::log10(size)) - 3);
   if (last > 5 || last < -7) return significant(value) + kPlusMinus + significant(half_width, 2);
   const int decimals = std::max(0, static_cast<int>(-last));
-  return fixed(value, decimals) + kPlusMinus + fixed(half_width, decimals);
+  const double smallest = std::pow(10.0, -decimals);
+  const bool vanishes = half_width < smallest / 2;
+  return fixed(value, decimals) + kPlusMinus + (vanishes ? "<" : "") +
+         fixed(vanishes ? smallest : half_width, decimals);
 }
 
 std::string with_unit(const Summary& summary, const std::string& unit) {
@@ -267,7 +270,13 @@ std::string html(const Text& text) {
   for (const Span& span : text.spans()) {
     const std::string body = html_escaped(span.text);
     if (span.style == Span::Style::kCode) {
-      out += "<code>" + body + "</code>";
+      // Long names may break where their parts meet.
+      out += "<code>";
+      for (char c : body) {
+        out += c;
+        if (c == '_' || c == '/') out += "<wbr>";
+      }
+      out += "</code>";
     } else if (span.style == Span::Style::kBold) {
       out += "<strong>" + body + "</strong>";
     } else {

@@ -227,6 +227,11 @@ Text verdict_sentence(const TrainingView& training, const KernelView& kernels) {
   const Text kernel = kernel_clause(kernels);
   if (!out.empty() && !kernel.empty()) out += "; ";
   out += kernel;
+  if (out.empty() && baseline && training.first(words::kFlawed) && !candidate) {
+    return Text("This record sets ") + code(baseline->name) +
+           " beside flawed variants only, so it decides nothing between sparse and dense "
+           "attention.";
+  }
   if (out.empty()) {
     return "This record compares nothing: it needs a baseline and a candidate trained at one "
            "length, "
@@ -255,8 +260,9 @@ std::vector<Text> warnings(const record::Run& run, const TrainingView& training)
   if (!training.empty()) {
     for (Text& text : control_warnings(training)) out.push_back(std::move(text));
   }
-  int missing = 0, all = 0;
+  int missing = 0, all = 0, profiled = 0;
   for (const record::Metric& metric : run.metrics) {
+    profiled += metric.labels.contains("profiled");
     const Summary s = summarise(metric.samples);
     missing += s.missing;
     all += s.missing + s.n;
@@ -264,6 +270,10 @@ std::vector<Text> warnings(const record::Run& run, const TrainingView& training)
   if (missing > 0) {
     out.push_back(std::to_string(missing) + " of " + std::to_string(all) +
                   " samples are not finite; they are counted, not averaged (see n).");
+  }
+  if (profiled > 0) {
+    out.push_back(
+        "This run was made with --profile: its times carry the profiler and are no result.");
   }
   return out;
 }

@@ -44,6 +44,8 @@ TEST_CASE("a value and its half-width end at the same decimal", "[report]") {
   CHECK(with_half_width(2.6131, 0.0031) == hung("2.613 ± 0.003"));
   CHECK(with_half_width(7.2704, 0.163) == hung("7.27 ± 0.16"));
   CHECK(with_half_width(1234.5, 20.0) == hung("1234 ± 20"));
+  CHECK(with_half_width(1.42694, 0.0009) == hung("1.427 ± 0.001"));
+  CHECK(with_half_width(2.5889, 0.0001) == hung("2.589 ± <0.001"));
   CHECK(with_unit(summarise({0.0100, 0.0104, 0.0108}), "s") == hung("10.4 ± 0.4 ms"));
   CHECK(with_unit(summarise({0.0100}), "s") == hung("10.00 ms"));
 }

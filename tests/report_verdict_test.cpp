@@ -84,6 +84,22 @@ TEST_CASE("a flawed variant is never the winner and gets a warning", "[report]")
   CHECK_THAT(markdown(document, true), !ContainsSubstring("**0.1000**"));
 }
 
+TEST_CASE("a baseline beside flawed variants only decides nothing", "[report]") {
+  record::Run run = record::empty_run();
+  add_training(run, "plain", 64, six(3), six(1));
+  add_training(run, "leaky", 64, six(1), six(1));
+  CHECK_THAT(
+      sentence(run),
+      StartsWith("This record sets plain beside flawed variants only, so it decides nothing"));
+}
+
+TEST_CASE("profiled times are called no result", "[report]") {
+  record::Run run = record::empty_run();
+  add_training(run, "plain", 64, six(3), six(1));
+  run.metrics[0].labels["profiled"] = "true";
+  CHECK_THAT(plain(warnings(run, TrainingView(run)).at(0)), ContainsSubstring("--profile"));
+}
+
 TEST_CASE("a control that does as well is pointed out", "[report]") {
   record::Run run = training_run(six(2.9), six(0.5));
   add_training(run, "near", 256, six(2.9), six(0.4));
