@@ -50,11 +50,11 @@ const char* name(Op op) {
     case Op::kSelectedScores:
       return "selected_scores";
     case Op::kSparse:
-      return "sparse";
+      return "sparse_attention";
     case Op::kAttentionMass:
       return "attention_mass";
     case Op::kDense:
-      return "dense";
+      return "dense_attention";
   }
   return "unknown";
 }
