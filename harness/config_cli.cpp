@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -160,20 +159,6 @@ void add_option(CLI::App& app, const std::string& name, T& field, const std::str
   option->group(dot == std::string::npos ? "Run" : name.substr(0, dot));
 }
 
-RunConfig config_of_record(const std::filesystem::path& folder) {
-  const auto file = folder / "record.json";
-  std::ifstream in(file);
-  require(in.good(), "--resume ", folder.string(),
-          " holds no record.json; give the folder of a run");
-  std::stringstream text;
-  text << in.rdbuf();
-  try {
-    return run_config_from_json(record::from_json(text.str()).config_json);
-  } catch (const nlohmann::json::exception& error) {
-    throw Error("--resume cannot read " + file.string() + ": " + error.what());
-  }
-}
-
 /// --resume has to be known before the other flags are read: it changes their defaults.
 std::string resume_folder(const std::vector<std::string>& arguments) {
   for (size_t i = 0; i < arguments.size(); ++i) {
@@ -204,7 +189,7 @@ CommandLine parse_command_line(const std::vector<std::string>& argv) {
     (argv[i].starts_with("--benchmark_") ? line.benchmark_flags : arguments).push_back(argv[i]);
   }
   const std::string resumed = resume_folder(arguments);
-  if (!resumed.empty()) line.config = config_of_record(resumed);
+  if (!resumed.empty()) line.config = recorded_config(resumed);
 
   CLI::App app(
       "dsa-bench: when does DeepSeek Sparse Attention beat dense attention, in speed and quality?\n"
@@ -279,6 +264,20 @@ RunConfig run_config_from_json(const std::string& json) {
   RunConfig config;
   read_json(Json::parse(json), config, "");
   return config;
+}
+
+RunConfig recorded_config(const std::filesystem::path& folder) {
+  const auto file = folder / "record.json";
+  std::ifstream in(file);
+  require(in.good(), "--resume ", folder.string(),
+          " holds no record.json; give the folder of a run");
+  std::stringstream text;
+  text << in.rdbuf();
+  try {
+    return run_config_from_json(record::from_json(text.str()).config_json);
+  } catch (const nlohmann::json::exception& error) {
+    throw Error("--resume cannot read " + file.string() + ": " + error.what());
+  }
 }
 
 std::optional<std::string> first_difference(const RunConfig& there, const RunConfig& here) {

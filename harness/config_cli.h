@@ -2,6 +2,7 @@
 #pragma once
 #include "harness/run_config.h"
 
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,6 +25,9 @@ CommandLine parse_command_line(const std::vector<std::string>& argv);
 std::string to_json(const RunConfig& config);
 /// Fields missing in `json` keep their defaults. @throws Error for a field of another type.
 RunConfig run_config_from_json(const std::string& json);
+
+/// The configuration of the run in `folder`. @throws Error if there is none to read.
+RunConfig recorded_config(const std::filesystem::path& folder);
 
 /// `train.steps is 3 there and 5 here`: the first field that differs, or nothing. Where a run writes
 /// (out, resume) and how it talks (quiet, strict) are not compared.

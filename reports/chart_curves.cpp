@@ -81,8 +81,7 @@ void add_arm(Plot& plot, const Arm& arm, const std::string& column, const Curve&
     plot.y_low = std::min(plot.y_low, value.low), plot.y_high = std::max(plot.y_high, value.high);
     // The gap axis is fitted to what comes after the first quarter; the rest is clipped.
     if (gap.empty() || x < late) continue;
-    // The baseline's own gap is zero: with nothing beside it there is no row to draw.
-    plot.has_gap = plot.has_gap || arm.variant.role != words::kBaseline;
+    plot.has_gap = true;
     plot.gap_low = std::min(plot.gap_low, gap.median),
     plot.gap_high = std::max(plot.gap_high, gap.median);
   }
@@ -119,16 +118,12 @@ Json x_axis(const std::string& title, bool labelled) {
                {"grid", false},
                {"labels", labelled},
                {"labelFlush", false},
-               {"labelExpr", "datum.value == 0 ? '0' : format(datum.value, '~s')"}};
+               {"format", "~s"}};
   return {{"field", "x"},
           {"type", "quantitative"},
           {"title", labelled ? Json(title) : Json(nullptr)},
           {"scale", {{"zero", false}, {"nice", false}}},
           {"axis", axis}};
-}
-
-int column_width(size_t columns) {
-  return columns >= 3 ? 208 : columns == 2 ? 340 : 560;
 }
 
 Json row_spec(const Plot& plot, Json encoding, int height, bool band, bool labelled_x) {
@@ -161,19 +156,20 @@ Json row_spec(const Plot& plot, Json encoding, int height, bool band, bool label
   const Json header = labelled_x && height < 120
                           ? Json{{"labels", false}}
                           : Json{{"labelAnchor", "start"}, {"labelPadding", 4}};
-  return {{"facet",
-           {{"column",
-             {{"field", "L"},
-              {"type", "nominal"},
-              {"title", nullptr},
-              {"sort", plot.columns},
-              {"header", header}}}}},
-          // Flush bounds leave labels out of the layout, so the columns of both rows line up.
-          {"bounds", "flush"},
-          {"spacing", 84},
-          {"spec",
-           {{"width", column_width(plot.columns.size())}, {"height", height}, {"layer", layers}}},
-          {"resolve", {{"scale", {{"x", "independent"}, {"y", "independent"}}}}}};
+  return {
+      {"facet",
+       {{"column",
+         {{"field", "L"},
+          {"type", "nominal"},
+          {"title", nullptr},
+          {"sort", plot.columns},
+          {"header", header}}}}},
+      // Flush bounds leave labels out of the layout, so the columns of both rows line up.
+      {"bounds", "flush"},
+      {"spacing", 84},
+      {"spec",
+       {{"width", plot.columns.size() >= 3 ? 208 : 250}, {"height", height}, {"layer", layers}}},
+      {"resolve", {{"scale", {{"x", "independent"}, {"y", "independent"}}}}}};
 }
 
 /// Two thirds of a decade or less read best on a linear axis; a loss that starts at 200 does not.
@@ -190,8 +186,7 @@ Chart draw(const Figure& figure, const Plot& plot) {
             {"axis", {{"tickCount", 5}, {"minExtent", 38}, {"maxExtent", 38}}}};
   if (needs_log(plot)) {
     y["scale"] = {{"type", "log"}, {"nice", false}};
-    y["axis"]["values"] = theme::log_ticks({plot.y_low, plot.y_high}, "1");
-    y["axis"]["labelOverlap"] = false;
+    y["axis"]["values"] = {1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000};
     y["title"] = figure.y_title + ", log";
   }
   Json spec = theme::base(figure.title, figure.subtitle, 760);
@@ -215,6 +210,12 @@ Chart draw(const Figure& figure, const Plot& plot) {
   spec["spacing"] = 10;
   spec["vconcat"] = rows;
   return {figure.id, figure.title, figure.caption, spec};
+}
+
+/// Three columns a figure: the shortest, a middle and the longest length when there are more.
+std::vector<double> three_of(const std::vector<double>& lengths) {
+  if (lengths.size() <= 3) return lengths;
+  return {lengths.front(), lengths[lengths.size() / 2], lengths.back()};
 }
 
 std::string gap_sentence(const TrainingView& training) {
@@ -253,17 +254,16 @@ std::string position_sentence(const TrainingView& training) {
 
 std::vector<Chart> loss_curves(const Material& material) {
   if (material.training.empty()) return {};
-  const Plot plot = collect(material.training, words::kValidationLoss,
-                            three_lengths(material.training.lengths()));
-  const std::string gap =
-      plot.has_gap ? " · bottom: gap to the baseline at the same step and seed" : "";
+  const Plot plot =
+      collect(material.training, words::kValidationLoss, three_of(material.training.lengths()));
   const std::string seeds = plot.seeds > 1 ? " · median of " + std::to_string(plot.seeds) +
                                                  " seeds, band = smallest to largest"
                                            : " · one seed";
   const Figure figure{
       "loss_curves",
       gap_sentence(material.training),
-      (plot.has_gap ? "Top: loss, own y axis a length" : "Own y axis a length") + gap + seeds,
+      "Top: loss, own y axis a length · bottom: gap to the baseline at the same step and seed" +
+          seeds,
       "Step",
       "Loss (nats/token)",
       "Gap",
@@ -275,8 +275,8 @@ std::vector<Chart> loss_curves(const Material& material) {
 
 std::vector<Chart> loss_by_position(const Material& material) {
   if (material.training.empty()) return {};
-  const Plot plot = collect(material.training, words::kLossByPosition,
-                            three_lengths(material.training.lengths()));
+  const Plot plot =
+      collect(material.training, words::kLossByPosition, three_of(material.training.lengths()));
   const Figure figure{
       "loss_by_position",
       position_sentence(material.training),

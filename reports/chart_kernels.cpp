@@ -113,18 +113,6 @@ Json speed_up_cells(const std::vector<const Scenario*>& sweep, double& largest) 
   return values;
 }
 
-std::string speed_up_title(const std::vector<const Scenario*>& sweep) {
-  double least = INFINITY, most = 0;
-  for (const Scenario* scenario : sweep) {
-    for (const ScenarioPoint& point : scenario->points) {
-      const Summary speed_up = point.speed_up();
-      if (speed_up.empty()) continue;
-      least = std::min(least, speed_up.median), most = std::max(most, speed_up.median);
-    }
-  }
-  return "Whole DSA is " + times(least) + " to " + times(most) + " as fast as dense, by K and L";
-}
-
 Json heat_map_layers(double bound) {
   const std::string length_label =
       "datum.value>=1024 ? format(datum.value/1024,'.3~r')+'k' : format(datum.value,'d')";
@@ -231,7 +219,7 @@ std::vector<Chart> kernel_speed_up(const Material& material) {
   const Json values = speed_up_cells(*widest, largest);
   if (values.empty()) return {};
   const Scenario& first = *widest->front();
-  const std::string title = speed_up_title(*widest);
+  const std::string title = "Speed-up of whole DSA over dense, by K and L";
   Json spec = theme::base(title, "Red = DSA faster, blue = dense faster, grey = not measured · " +
                                      pass_words(first.pass) + " · " + first.axes);
   spec["data"] = {{"values", values}};

@@ -138,17 +138,17 @@ std::vector<Chart> length_comparison(const Material& material) {
   }
   if (bars.values.empty()) return {};
   const size_t own = bars.names.size();
+  for (const Panel& panel : panels) add_published(material, panel, bars);
+  std::vector<std::string> order;
+  for (double length : bars.lengths) order.push_back(report::length(length));
+
+  Json present = Json::array();
   std::vector<const Panel*> shown;
   for (const Panel& panel : panels) {
     const bool any = std::any_of(bars.values.begin(), bars.values.end(),
                                  [&](const Json& v) { return v["quantity"] == panel.quantity; });
     if (any) shown.push_back(&panel);
   }
-  // Published numbers stand beside ours: none for what this run did not measure.
-  for (const Panel* panel : shown) add_published(material, *panel, bars);
-  std::vector<std::string> order;
-  for (double length : bars.lengths) order.push_back(report::length(length));
-  Json present = Json::array();
   const int width = shown.size() >= 3 ? 208 : 300;
   for (const Panel* panel : shown) present.push_back(panel_spec(*panel, bars, order, width));
   std::string subtitle =

@@ -15,20 +15,7 @@ struct Stages {
   std::vector<std::string> names;  ///< in the order of the record
   Json values = Json::array();
   std::vector<std::string> rows, arms;
-  std::map<std::string, double> longest;  ///< step of each row, in seconds
-
-  double longest_of_all() const {
-    double out = 0;
-    for (const auto& [row, seconds] : longest) out = std::max(out, seconds);
-    return out;
-  }
-  /// Bars of a row would vanish on the axis of the longest.
-  bool own_axes() const {
-    for (const auto& [row, seconds] : longest) {
-      if (seconds * 8 < longest_of_all()) return true;
-    }
-    return false;
-  }
+  double longest = 0;
 
   size_t index(const std::string& stage) {
     const auto at = std::find(names.begin(), names.end(), stage);
@@ -62,34 +49,28 @@ std::vector<std::string> stage_order(const TrainingView& training) {
   return first;
 }
 
-/// The stages of one run, added to `out`; their sum.
-double collect_run(const TrainingView& training, const Arm& arm, double length, Stages& out) {
-  double total = 0;
-  for (const record::Metric* metric : training.stages(arm, length)) {
-    const Summary time = summarise(metric->samples);
-    if (time.empty() || time.median < 0) continue;
-    const std::string stage = label(metric->labels, words::kStage);
-    out.values.push_back({{"L", "L = " + report::length(length)},
-                          {"name", arm.name},
-                          {"stage", stage},
-                          {"order", out.index(stage)},
-                          {"seconds", time.median}});
-    total += time.median;
-  }
-  return total;
-}
-
 Stages collect(const TrainingView& training) {
   Stages out;
   out.names = stage_order(training);
-  for (double length : three_lengths(training.lengths())) {
-    const std::string row = "L = " + report::length(length);
+  for (double length : training.lengths()) {
     for (const Arm& arm : training.arms()) {
-      const double total = collect_run(training, arm, length, out);
-      if (!(total > 0)) continue;
-      remember(out.rows, row);
-      remember(out.arms, arm.name);
-      out.longest[row] = std::max(out.longest[row], total);
+      double total = 0;
+      for (const record::Metric* metric : training.stages(arm, length)) {
+        const Summary time = summarise(metric->samples);
+        if (time.empty() || time.median < 0) continue;
+        const std::string stage = label(metric->labels, words::kStage);
+        out.values.push_back({{"L", "L = " + report::length(length)},
+                              {"name", arm.name},
+                              {"stage", stage},
+                              {"order", out.index(stage)},
+                              {"seconds", time.median}});
+        total += time.median;
+      }
+      if (total > 0) {
+        remember(out.rows, "L = " + report::length(length));
+        remember(out.arms, arm.name);
+        out.longest = std::max(out.longest, total);
+      }
     }
   }
   return out;
@@ -109,91 +90,79 @@ Json dark_test(const std::vector<std::string>& stages) {
   std::string test = "false";
   const std::vector<std::string> fills = colours(stages);
   for (size_t i = 0; i < stages.size(); ++i) {
-    if (theme::is_dark(fills[i])) test += " || datum.stage == " + Json(stages[i]).dump();
+    if (theme::is_dark(fills[i])) test += " || datum.stage == '" + stages[i] + "'";
   }
   return test;
 }
 
-/// What the layers of a row share.
-struct Row {
-  Json x, y, order;
-  Json encoding() const { return {{"x", x}, {"y", y}, {"order", order}}; }
-};
-
-Json bar_layer(const Row& row, const Stages& stages, const std::string& unit) {
-  Json encoding = row.encoding();
-  encoding["color"] = {
+Json row_spec(const Stages& stages, const std::string& unit) {
+  const Json y = {
+      {"field", "name"},
+      {"type", "nominal"},
+      {"title", nullptr},
+      {"sort", stages.arms},
+      {"axis", {{"domain", false}, {"ticks", false}, {"grid", false}, {"labelLimit", 160}}}};
+  const Json x = {
+      {"field", "time"},
+      {"type", "quantitative"},
+      {"stack", "zero"},
+      {"title", "Time of one training step (" + unit + ")"},
+      {"scale", {{"domain", {0, theme::rounded(stages.longest * 1.1, 4)}}, {"nice", false}}},
+      {"axis", {{"tickCount", 6}}}};
+  const Json order = {{"field", "order"}, {"type", "quantitative"}};
+  Json middle = x;
+  middle["bandPosition"] = 0.5;
+  Json end = x;
+  end.erase("stack");
+  end["field"] = "total";
+  const std::string wide = "datum.time >= " + theme::rounded(stages.longest * 0.055, 3).dump();
+  const Json colour = {
       {"field", "stage"},
       {"type", "nominal"},
       {"title", nullptr},
       {"sort", stages.names},
       {"scale", {{"domain", stages.names}, {"range", colours(stages.names)}}},
       {"legend", {{"symbolType", "square"}, {"symbolStrokeWidth", 0}, {"columns", 8}}}};
-  encoding["tooltip"] = {
-      {{"field", "name"}}, {{"field", "stage"}}, {{"field", "time"}, {"title", unit}}};
-  return {
+  const Json bar = {
       {"mark",
        {{"type", "bar"}, {"stroke", "#FFFFFF"}, {"strokeWidth", 1}, {"height", {{"band", 0.82}}}}},
-      {"encoding", encoding}};
-}
-
-/// Numbers inside the segments that have room for them.
-Json segment_layer(const Row& row, const Stages& stages) {
-  Json encoding = row.encoding();
-  encoding["x"]["bandPosition"] = 0.5;
-  encoding["detail"] = {{"field", "stage"}};
-  encoding["text"] = {
-      {"condition",
-       {{"test", "datum.wide"}, {"field", "time"}, {"type", "quantitative"}, {"format", ".3~r"}}},
-      {"value", ""}};
-  encoding["color"] = {{"condition", {{"test", dark_test(stages.names)}, {"value", "#FFFFFF"}}},
-                       {"value", theme::kInk}};
-  return {{"mark", {{"type", "text"}, {"fontSize", 10}}}, {"encoding", encoding}};
-}
-
-/// The whole step in bold at the bar's end, and an unseen point that keeps room for it.
-Json total_layers(const Row& row) {
-  Json end = row.x;
-  end.erase("stack");
-  end["field"] = "total";
-  Json room = end;
-  room["field"] = "room";
-  const Json sum = {{"op", "sum"}, {"field", "time"}, {"as", "total"}};
-  const Json text = {{"field", "total"}, {"type", "quantitative"}, {"format", ".3~r"}};
-  return {
+      {"encoding",
+       {{"y", y},
+        {"x", x},
+        {"color", colour},
+        {"order", order},
+        {"tooltip",
+         {{{"field", "name"}}, {{"field", "stage"}}, {{"field", "time"}, {"title", unit}}}}}}};
+  const Json share = {
+      {"mark", {{"type", "text"}, {"fontSize", 10}}},
+      {"encoding",
+       {{"y", y},
+        {"x", middle},
+        {"order", order},
+        {"detail", {{"field", "stage"}}},
+        {"text",
+         {{"condition",
+           {{"test", wide}, {"field", "time"}, {"type", "quantitative"}, {"format", ".3~r"}}},
+          {"value", ""}}},
+        {"color",
+         {{"condition", {{"test", dark_test(stages.names)}, {"value", "#FFFFFF"}}},
+          {"value", theme::kInk}}}}}};
+  const Json total = {
       {"transform",
-       {{{"aggregate", Json::array({sum})}, {"groupby", {"L", "name"}}},
-        {{"calculate", "datum.total * 1.1"}, {"as", "room"}}}},
-      {"layer",
-       {{{"mark", {{"type", "point"}, {"opacity", 0}}}, {"encoding", {{"y", row.y}, {"x", room}}}},
-        {{"mark",
-          {{"type", "text"},
-           {"align", "left"},
-           {"dx", 6},
-           {"fontWeight", 600},
-           {"color", theme::kInk}}},
-         {"encoding", {{"y", row.y}, {"x", end}, {"text", text}}}}}}};
-}
-
-Json row_spec(const Stages& stages, const std::string& unit) {
-  Row row;
-  row.y = {{"field", "name"},
-           {"type", "nominal"},
-           {"title", nullptr},
-           {"sort", stages.arms},
-           {"axis", {{"domain", false}, {"ticks", false}, {"grid", false}, {"labelLimit", 160}}}};
-  row.x = {{"field", "time"},
-           {"type", "quantitative"},
-           {"stack", "zero"},
-           {"title", "Time of one training step (" + unit + ")"},
-           {"scale", {{"zero", true}, {"nice", false}}},
-           {"axis", {{"tickCount", 6}}}};
-  // With an axis a row, each would repeat the title.
-  if (stages.own_axes()) row.x["title"] = nullptr;
-  row.order = {{"field", "order"}, {"type", "quantitative"}};
-  return {{"width", 560},
-          {"height", {{"step", 24}}},
-          {"layer", {bar_layer(row, stages, unit), segment_layer(row, stages), total_layers(row)}}};
+       Json::array(
+           {{{"aggregate", Json::array({{{"op", "sum"}, {"field", "time"}, {"as", "total"}}})},
+             {"groupby", {"L", "name"}}}})},
+      {"mark",
+       {{"type", "text"},
+        {"align", "left"},
+        {"dx", 6},
+        {"fontWeight", 600},
+        {"color", theme::kInk}}},
+      {"encoding",
+       {{"y", y},
+        {"x", end},
+        {"text", {{"field", "total"}, {"type", "quantitative"}, {"format", ".3~r"}}}}}};
+  return {{"width", 560}, {"height", {{"step", 24}}}, {"layer", {bar, share, total}}};
 }
 
 /// Share of a step in the stages under discussion, in percent; NaN without stages.
@@ -227,22 +196,17 @@ std::vector<Chart> stage_split(const Material& material) {
   const TrainingView& training = material.training;
   Stages stages = collect(training);
   if (stages.rows.empty()) return {};
-  const bool own_axes = stages.own_axes();
-  const double factor = stages.longest_of_all() < 1 ? 1e3 : 1;
-  const std::string unit = factor == 1 ? "s" : "ms";
+  const bool milliseconds = stages.longest < 1;
+  const double factor = milliseconds ? 1e3 : 1;
+  stages.longest *= factor;
   for (Json& value : stages.values) {
-    const double seconds = value["seconds"].get<double>();
-    const std::string row = value["L"].get<std::string>();
-    const double axis = own_axes ? stages.longest[row] : stages.longest_of_all();
-    value["time"] = theme::rounded(seconds * factor, 4);
-    value["wide"] = seconds >= 0.06 * axis;
+    value["time"] = theme::rounded(value["seconds"].get<double>() * factor, 4);
     value.erase("seconds");
   }
+  const std::string unit = milliseconds ? "ms" : "s";
   const std::string title = title_of(training);
-  Json spec = theme::base(
-      title, "One traced step · bold = whole step in " + unit +
-                 (own_axes ? " · every length on its own axis"
-                           : " · a segment carries its number where it is wide enough"));
+  Json spec = theme::base(title, "One traced step · bold = whole step in " + unit +
+                                     " · a segment carries its number where it is wide enough");
   spec["data"] = {{"values", stages.values}};
   spec["facet"] = {
       {"row",
@@ -253,7 +217,6 @@ std::vector<Chart> stage_split(const Material& material) {
         {"header", {{"labelAngle", 0}, {"labelAlign", "left"}, {"labelAnchor", "middle"}}}}}};
   spec["spacing"] = 14;
   spec["spec"] = row_spec(stages, unit);
-  if (own_axes) spec["resolve"] = {{"scale", {{"x", "independent"}}}};
   return {
       {"stage_split", title,
        "Stages of one training step, forward and backward together. Attention, indexer and top-k "

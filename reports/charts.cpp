@@ -22,11 +22,6 @@ std::vector<Chart> charts(const Material& material, Section section) {
   return out;
 }
 
-std::vector<double> three_lengths(const std::vector<double>& lengths) {
-  if (lengths.size() <= 3) return lengths;
-  return {lengths.front(), lengths[lengths.size() / 2], lengths.back()};
-}
-
 std::string statistics_note(int n, bool sign_test, const std::string& noun) {
   if (n <= 1) return "one of the " + noun + " each, so no interval";
   return "median of " + std::to_string(n) + " " + noun + ", interval = " +

@@ -32,9 +32,6 @@ std::vector<Chart> kernel_time(const Material&);
 std::vector<Chart> kernel_memory(const Material&);
 std::vector<Chart> kernel_speed_up(const Material&);
 
-/// The shortest, a middle and the longest length: what one figure of columns or rows has room for.
-std::vector<double> three_lengths(const std::vector<double>& lengths);
-
 /// "median of 3 seeds, band = smallest to largest", for captions; `noun` in the plural.
 std::string statistics_note(int n, bool sign_test, const std::string& noun);
 

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
 #include <limits>
 #include <set>
 #include <tuple>
@@ -43,7 +42,7 @@ Labels merged(Labels a, const Labels& b) {
 /// A way to pick keys: one fused row, or scores and top-k apart.
 struct Selection {
   Labels axes;
-  std::string backend, role, pass;
+  std::string backend, pass;
   Summary time, memory;
 };
 
@@ -58,7 +57,7 @@ std::vector<Selection> selections(const std::vector<KernelRow>& rows) {
   for (const KernelRow& row : rows) {
     if (row.family != words::kIndexerSelect) continue;
     fused.insert(row.backend);
-    out.push_back({axes_of(row.labels), row.backend, row.role, row.pass, row.summary(words::kTime),
+    out.push_back({axes_of(row.labels), row.backend, row.pass, row.summary(words::kTime),
                    row.summary(words::kPeakMemory)});
   }
   for (const KernelRow& scores : rows) {
@@ -67,7 +66,7 @@ std::vector<Selection> selections(const std::vector<KernelRow>& rows) {
       const Labels a = axes_of(scores.labels), b = axes_of(top.labels);
       if (top.family != words::kSelectTopK || top.backend != scores.backend) continue;
       if (top.pass != scores.pass || !compatible(a, b)) continue;
-      out.push_back({merged(a, b), scores.backend, scores.role, scores.pass,
+      out.push_back({merged(a, b), scores.backend, scores.pass,
                      sum(scores.summary(words::kTime), top.summary(words::kTime)),
                      larger(scores.summary(words::kPeakMemory), top.summary(words::kPeakMemory))});
     }
@@ -81,34 +80,11 @@ struct Pairing {
   Contender contender;
 };
 
-/// Those for which `fits` holds, if there are any; else all.
-template <class Fits>
-std::vector<const Selection*> preferred(const std::vector<const Selection*>& ways, Fits fits) {
-  std::vector<const Selection*> out;
-  std::copy_if(ways.begin(), ways.end(), std::back_inserter(out), fits);
-  return out.empty() ? ways : out;
-}
-
-/// The selections a sparse row is charged with: its own backend's, or where it has none the fastest
-/// of its role for every shape of the indexer. Selecting has no backward pass of its own, so a
-/// forward selection serves both passes.
-std::vector<const Selection*> selections_for(const KernelRow& row,
-                                             const std::vector<Selection>& ways) {
-  std::vector<const Selection*> possible;
-  for (const Selection& way : ways) {
-    if (way.role != row.role || way.time.empty()) continue;
-    if (compatible(way.axes, axes_of(row.labels))) possible.push_back(&way);
-  }
-  possible = preferred(possible, [&](const Selection* way) { return way->backend == row.backend; });
-  possible = preferred(possible, [&](const Selection* way) { return way->pass == row.pass; });
-  std::map<Labels, const Selection*> fastest;
-  for (const Selection* way : possible) {
-    const auto [at, is_new] = fastest.try_emplace(way->axes, way);
-    if (!is_new && way->time.median < at->second->time.median) at->second = way;
-  }
-  std::vector<const Selection*> out;
-  for (const auto& [axes, way] : fastest) out.push_back(way);
-  return out;
+/// Selecting has no backward pass of its own: a forward selection serves both passes.
+bool serves(const Selection& selection, const KernelRow& sparse, bool same_pass_exists) {
+  return selection.backend == sparse.backend &&
+         compatible(selection.axes, axes_of(sparse.labels)) &&
+         (selection.pass == sparse.pass || !same_pass_exists);
 }
 
 std::vector<Pairing> pairings(const std::vector<KernelRow>& rows) {
@@ -116,11 +92,15 @@ std::vector<Pairing> pairings(const std::vector<KernelRow>& rows) {
   std::vector<Pairing> out;
   for (const KernelRow& row : rows) {
     if (row.family != words::kSparse || row.summary(words::kTime).empty()) continue;
-    for (const Selection* way : selections_for(row, ways)) {
-      Contender whole{row.backend, row.role, sum(way->time, row.summary(words::kTime)),
-                      larger(way->memory, row.summary(words::kPeakMemory)),
+    const bool same_pass = std::any_of(ways.begin(), ways.end(), [&](const Selection& way) {
+      return way.pass == row.pass && serves(way, row, true);
+    });
+    for (const Selection& way : ways) {
+      if (!serves(way, row, same_pass) || way.time.empty()) continue;
+      Contender whole{row.backend, row.role, sum(way.time, row.summary(words::kTime)),
+                      larger(way.memory, row.summary(words::kPeakMemory)),
                       row.summary(words::kFlopRatio).median};
-      out.push_back({merged(axes_of(row.labels), way->axes), row.pass, whole});
+      out.push_back({merged(axes_of(row.labels), way.axes), row.pass, whole});
     }
   }
   return out;

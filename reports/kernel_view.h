@@ -17,8 +17,7 @@ struct KernelRow {
   Summary summary(const std::string& quantity) const;
 };
 
-/// One way to compute attention at one length: a dense row, or a selection and a sparse row summed
-/// (of one backend, or, where that has no selection, the fastest selection of its role).
+/// One way to compute attention at one length: a dense row, or a selection and a sparse row summed.
 struct Contender {
   std::string backend, role;
   Summary time, memory;   ///< memory: the larger of the two calls

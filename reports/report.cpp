@@ -78,13 +78,14 @@ std::vector<Block> verdict_section(const Material& material) {
   if (!kernels.rows.empty()) {
     out.push_back({Heading{3, "The evidence: kernels"}});
     out.push_back({kernels});
-    out.push_back({Paragraph{
-        "Whole DSA is selecting the keys (indexer and top-k) plus sparse attention over "
-        "them, on one backend (one without a selection is charged the fastest of its "
-        "role); training the indexer is not in it. The fastest of ours stands against "
-        "the fastest dense row of any backend but the oracle. The speed-up's bounds take "
-        "both sides' intervals at their worst. FLOP ratio: dense over DSA, no bound on "
-        "time."}});
+    out.push_back(
+        {Paragraph{"Whole DSA is selecting the keys (indexer and top-k) plus sparse attention over "
+                   "them, on one backend; "
+                   "the fastest of ours stands against the fastest dense row of any backend but "
+                   "the oracle. The "
+                   "speed-up's bounds take both sides' intervals at their worst. FLOP ratio: dense "
+                   "over DSA, no bound on "
+                   "time."}});
   }
   return out;
 }

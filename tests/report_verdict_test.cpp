@@ -139,23 +139,6 @@ TEST_CASE("scores and top-k apart are summed where no fused selection exists", "
   CHECK(view.scenarios()[0].points[0].speed_up().median == 2);
 }
 
-TEST_CASE("a backend without a selection is charged the fastest of its role", "[report]") {
-  record::Run run = record::empty_run();
-  run.backends.push_back({"other", "a second peer", "peer"});
-  add_kernel(run, "dense_attention", "theirs", 1024, six(10));
-  add_kernel(run, "sparse_attention", "theirs", 1024, six(1), 64);
-  add_kernel(run, "indexer_select", "mine", 1024, six(0.5), 64);  // ours serves no peer
-  add_kernel(run, "indexer_select", "other", 1024, six(4), 64);
-  const KernelView view(run);
-  REQUIRE(view.scenarios().size() == 1);
-  REQUIRE(view.scenarios()[0].points[0].sparse.size() == 1);
-  CHECK(view.scenarios()[0].points[0].sparse[0].time.median == 5);
-  SECTION("its own selection comes first, even if slower") {
-    add_kernel(run, "indexer_select", "theirs", 1024, six(9), 64);
-    CHECK(KernelView(run).scenarios()[0].points[0].sparse[0].time.median == 10);
-  }
-}
-
 TEST_CASE("a run that did not end says so", "[report]") {
   record::Run run = record::empty_run();
   run.status = "running";

@@ -1,0 +1,23 @@
+// What the executable can do; main.cpp chooses.
+#pragma once
+#include "harness/config_cli.h"
+
+namespace dsa::bench {
+
+/// docs/bench.md explains them; those this version cannot give are left to later commands.
+enum Exit {
+  kFine = 0,
+  kUserCanFix = 1,
+  kBug = 3,
+  kGateFailed = 4,
+  kNothingSelected = 5,
+  kInterrupted = 130
+};
+
+/// Measures and trains what is selected. @param command  argv, shell-quoted
+int run(const CommandLine& line, const std::string& command);
+
+/// Prints benchmarks, variants and backends, one line each.
+int list(const CommandLine& line);
+
+}  // namespace dsa::bench

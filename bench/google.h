@@ -1,0 +1,32 @@
+// Differences between Google Benchmark 1.7, 1.8 and 1.9, in one place.
+#pragma once
+#include <benchmark/benchmark.h>
+
+#include <string>
+
+namespace dsa::bench {
+
+/// 1.8 knows "skipped" beside "failed"; 1.7 has errors only.
+template <class State>
+void skip(State& state, const std::string& reason) {
+  if constexpr (requires { state.SkipWithMessage(reason); }) {
+    state.SkipWithMessage(reason);
+  } else {
+    state.SkipWithError(reason.c_str());
+  }
+}
+
+template <class State>
+constexpr bool min_time_has_unit(const State*) {
+  return requires(State & state) {
+    state.SkipWithMessage(std::string());
+  };
+}
+
+/// 1.7 takes a bare number of seconds, later versions want the unit.
+inline std::string min_time_flag(double seconds) {
+  constexpr bool unit = min_time_has_unit(static_cast<benchmark::State*>(nullptr));
+  return "--benchmark_min_time=" + std::to_string(seconds) + (unit ? "s" : "");
+}
+
+}  // namespace dsa::bench

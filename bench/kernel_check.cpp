@@ -1,0 +1,278 @@
+#include "bench/kernel_check.h"
+
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <sstream>
+
+namespace dsa::bench {
+namespace {
+
+using Tensors = std::vector<at::Tensor>;
+
+double scale_of(const KernelCase& kernel) {
+  return 1 / std::sqrt(static_cast<double>(kernel.problem.qk_width));
+}
+
+Tensors forward(const KernelCase& kernel, const InputSet& s) {
+  switch (kernel.op) {
+    case Op::kIndexerScores:
+      return {ops::indexer_scores(s.q, s.k, s.weight)};
+    case Op::kSelectTopK: {
+      const auto chosen = ops::select_top_k(s.scores, kernel.problem.top_k);
+      return {chosen.indices, chosen.count};
+    }
+    case Op::kIndexerSelect: {
+      const auto chosen = ops::indexer_select(s.q, s.k, s.weight, kernel.problem.top_k);
+      return {chosen.indices, chosen.count};
+    }
+    case Op::kSelectedScores:
+      return {ops::selected_scores(s.q, s.k, s.weight, s.selection)};
+    case Op::kSparse: {
+      const auto result = ops::sparse_attention(s.q, s.k, s.v, s.selection, scale_of(kernel));
+      return {result.out, result.lse};
+    }
+    case Op::kAttentionMass:
+      return {ops::selected_attention_mass(s.q, s.k, s.selection, s.lse, scale_of(kernel))};
+    case Op::kDense: {
+      const auto result = ops::dense_attention(s.q, s.k, s.v, scale_of(kernel));
+      return {result.out, result.lse};
+    }
+  }
+  return {};
+}
+
+/// The problem of queries [first, first + count) alone: exact, because the last T of S keys are the
+/// queries' own positions. In float64.
+InputSet slice_of(const KernelCase& kernel, const InputSet& set, int64_t first, int64_t count) {
+  const auto queries = [&](const at::Tensor& t) {
+    if (!t.defined()) return t;
+    const at::Tensor part = t.narrow(1, first, count);
+    return part.is_floating_point() ? part.to(at::kDouble) : part.contiguous();
+  };
+  const auto keys = [&](const at::Tensor& t) {
+    return t.defined() ? t.narrow(1, 0, first + count).to(at::kDouble) : t;
+  };
+  InputSet part;
+  part.q = queries(set.q), part.weight = queries(set.weight), part.lse = queries(set.lse);
+  part.k = keys(set.k), part.v = keys(set.v);
+  if (set.scores.defined())
+    part.scores = queries(set.scores).narrow(2, 0, first + count).contiguous();
+  part.selection = {queries(set.selection.indices), queries(set.selection.count)};
+  part.dout = queries(set.dout);
+  // Score gradients have one column a key.
+  if (kernel.op == Op::kIndexerScores)
+    part.dout = part.dout.narrow(2, 0, first + count).contiguous();
+  return part;
+}
+
+std::vector<std::pair<int64_t, int64_t>> slices(int64_t queries, int64_t checked) {
+  if (queries <= 3 * checked) return {{0, queries}};
+  return {{0, checked}, {queries / 2, checked}, {queries - checked, checked}};
+}
+
+/// Row norms over the last dimension; a vector of single numbers is rows of one.
+at::Tensor norms(const at::Tensor& t) {
+  return (t * t).sum(-1).sqrt();
+}
+
+at::Tensor visible_part(const at::Tensor& scores, int64_t first, int64_t count) {
+  return scores.narrow(1, first, count).narrow(2, 0, first + count).to(at::kDouble);
+}
+
+/// How far float32 can move a score, per (query, key): see docs/design of selection checks.
+at::Tensor score_slack(const InputSet& part, int64_t width) {
+  const at::Tensor q_norms = norms(part.q);                                 // [1, T, I]
+  const at::Tensor k_norms = norms(part.k);                                 // [1, S]
+  const at::Tensor weighted = (part.weight.abs() * q_norms).sum(-1, true);  // [1, T, 1]
+  return weighted * k_norms.unsqueeze(1) * (4 * std::ldexp(1.0, -24) * std::sqrt(double(width)));
+}
+
+Verdict check_selection(const KernelCase& kernel, const InputSet& set, const Tensors& out,
+                        int64_t checked) {
+  Verdict verdict;
+  const UseBackend reference("reference");
+  for (const auto& [first, count] : slices(kernel.problem.queries, checked)) {
+    const InputSet part = slice_of(kernel, set, first, count);
+    const at::Tensor ids = out[0].narrow(1, first, count);
+    if (kernel.op == Op::kSelectTopK) {
+      const at::Tensor expected = ops::select_top_k(part.scores, kernel.problem.top_k).indices;
+      verdict.wrong_members += ids.ne(expected).sum().item<double>();
+    } else {
+      const at::Tensor scores = ops::indexer_scores(part.q, part.k, part.weight);
+      verdict.wrong_members +=
+          wrong_members(ids, scores, score_slack(part, kernel.problem.index_width));
+    }
+  }
+  return verdict;
+}
+
+Verdict check_forward(const KernelCase& kernel, const InputSet& set, const Tensors& out,
+                      int64_t checked) {
+  Verdict verdict;
+  const UseBackend reference("reference");
+  for (const auto& [first, count] : slices(kernel.problem.queries, checked)) {
+    const Tensors expected = forward(kernel, slice_of(kernel, set, first, count));
+    for (size_t i = 0; i < expected.size(); ++i) {
+      if (!out[i].defined()) continue;
+      const at::Tensor got = kernel.op == Op::kIndexerScores
+                                 ? visible_part(out[i], first, count)
+                                 : out[i].narrow(1, first, count).to(at::kDouble);
+      // A log-sum-exp is one number a row; as a row of its own it could be near zero by chance.
+      const bool single = got.dim() == 3 && has_attention(kernel.op) && i == 1;
+      const double error = single
+                               ? worst_row_error(got.reshape({1, -1}), expected[i].reshape({1, -1}))
+                               : worst_row_error(got, expected[i]);
+      verdict.error = std::isnan(error) ? error : std::max(verdict.error, error);
+      if (std::isnan(error)) return verdict;
+    }
+  }
+  return verdict;
+}
+
+/// The result, then the gradients of every differentiable input.
+Tensors with_gradients(const KernelCase& kernel, InputSet set, const at::Tensor& dout) {
+  const at::AutoGradMode enabled(true);
+  Tensors leaves;
+  for (at::Tensor* t : {&set.q, &set.k, &set.v, &set.weight}) {
+    if (!t->defined()) continue;
+    *t = t->detach().requires_grad_();
+    leaves.push_back(*t);
+  }
+  Tensors results = {forward(kernel, set).front()};
+  for (at::Tensor& gradient : torch::autograd::grad(results, leaves, {dout})) {
+    results.push_back(std::move(gradient));
+  }
+  return results;
+}
+
+/// Gradients of the last queries alone: their keys' gradients come from no other query then.
+Verdict check_backward(const KernelCase& kernel, const InputSet& set, int64_t checked) {
+  const auto [first, count] = slices(kernel.problem.queries, checked).back();
+  at::Tensor dout = at::zeros_like(set.dout);
+  dout.narrow(1, first, count).copy_(set.dout.narrow(1, first, count));
+  const Tensors got = call(kernel, set, dout);
+
+  const InputSet part = slice_of(kernel, set, first, count);
+  const UseBackend reference("reference");
+  const Tensors expected = with_gradients(kernel, part, part.dout);
+  // Softmax gradients cancel: a query with one key has dq = 0, and rounding decides what is left.
+  double largest = 0;
+  for (size_t i = 1; i < expected.size(); ++i) largest = std::max(largest, usual_row(expected[i]));
+  Verdict verdict;
+  for (size_t i = 1; i < expected.size(); ++i) {
+    const bool of_keys = expected[i].size(1) == first + count && count != first + count;
+    const at::Tensor rows = of_keys ? got[i] : got[i].narrow(1, first, count);
+    const double error = worst_row_error(rows.to(at::kDouble), expected[i], 1, 0.01 * largest);
+    if (std::isnan(error)) return {error, 0, ""};
+    verdict.error = std::max(verdict.error, error);
+  }
+  return verdict;
+}
+
+/// Leaves NaN in the memory the next allocations are likely to get.
+void poison(const KernelCase& kernel) {
+  const Problem& p = kernel.problem;
+  const int64_t width = std::max({p.heads * p.v_width, p.top_k, int64_t{1}});
+  at::full({p.queries, width}, std::numeric_limits<float>::quiet_NaN(), at::kFloat);
+}
+
+}  // namespace
+
+Tensors call(const KernelCase& kernel, const InputSet& set, const at::Tensor& dout) {
+  const UseBackend pinned(kernel.backend);
+  if (!kernel.backward()) {
+    const at::NoGradGuard no_grad;
+    return forward(kernel, set);
+  }
+  return with_gradients(kernel, set, dout.defined() ? dout : set.dout);
+}
+
+double tolerance(const KernelCase& kernel) {
+  const Problem& p = kernel.problem;
+  const bool sparse = has_selection(kernel.op);
+  double terms = static_cast<double>(has_attention(kernel.op) && !sparse ? p.keys : p.top_k);
+  if (has_indexer(kernel.op)) terms = static_cast<double>(p.index_width * p.index_heads);
+  // A key's gradient sums over the queries that chose it, as many as a query has keys on average.
+  if (kernel.backward()) terms *= 4;
+  terms = std::max(terms, 64.0);
+  if (p.dtype == c10::kDouble) return 16 * std::ldexp(1.0, -53) * std::sqrt(terms);
+  // bfloat16: inputs are exact, probabilities and outputs are rounded to 8 bits.
+  if (p.dtype == c10::kBFloat16) return kernel.backward() ? 0.06 : 0.02;
+  return 16 * std::ldexp(1.0, -24) * std::sqrt(terms);
+}
+
+double usual_row(const at::Tensor& ref) {
+  // Rows of keys that no checked query chose are zero: they say nothing about the usual size.
+  const at::Tensor sizes = norms(ref);
+  return (sizes.sum() / sizes.gt(0).sum().clamp_min(1)).item<double>();
+}
+
+double worst_row_error(const at::Tensor& out, const at::Tensor& ref, double floor, double least) {
+  // Infinities are part of the answer (scores of future keys): they must sit at the same places.
+  const at::Tensor hidden = ref.isinf();
+  if (!at::equal(out.isinf(), hidden)) return std::numeric_limits<double>::infinity();
+  const at::Tensor expected = ref.masked_fill(hidden, 0).to(at::kDouble);
+  const at::Tensor got = out.masked_fill(hidden, 0).to(at::kDouble);
+  const double size = std::max({usual_row(expected) * floor, least, 1e-30});
+  return (norms(got - expected) / norms(expected).clamp_min(size)).max().item<double>();
+}
+
+double wrong_members(const at::Tensor& ids, const at::Tensor& scores, const at::Tensor& slack) {
+  const int64_t queries = scores.size(1), keys = scores.size(2), width = ids.size(2);
+  const at::Tensor chosen = ids.to(at::kInt).contiguous();
+  const at::Tensor exact = scores.to(at::kDouble).contiguous();
+  const at::Tensor allowed = slack.expand_as(scores).contiguous();
+  int64_t wrong = 0;
+  std::vector<double> sorted;
+  std::vector<char> member(static_cast<size_t>(keys));
+  for (int64_t t = 0; t < queries; ++t) {
+    const double* score = exact.const_data_ptr<double>() + t * keys;
+    const double* near = allowed.const_data_ptr<double>() + t * keys;
+    const int32_t* row = chosen.const_data_ptr<int32_t>() + t * width;
+    const int64_t visible = t + 1 + keys - queries, count = std::min(visible, width);
+    sorted.assign(score, score + visible);
+    std::nth_element(sorted.begin(), sorted.begin() + (count - 1), sorted.end(), std::greater<>());
+    const double threshold = sorted[static_cast<size_t>(count - 1)];
+    std::fill(member.begin(), member.end(), 0);
+    for (int64_t i = 0; i < width; ++i) {
+      const int32_t id = row[i];
+      const bool in_place =
+          i < count ? id >= 0 && id < visible && (i == 0 || id > row[i - 1]) : id == -1;
+      if (!in_place || (i < count && score[id] < threshold - near[id])) ++wrong;
+      if (id >= 0 && id < keys) member[static_cast<size_t>(id)] = 1;
+    }
+    for (int64_t s = 0; s < visible; ++s) {
+      if (member[static_cast<size_t>(s)] == 0 && score[s] > threshold + near[s]) ++wrong;
+    }
+  }
+  return static_cast<double>(wrong);
+}
+
+Verdict check(const KernelCase& kernel, const InputSet& set, int64_t checked_queries) {
+  poison(kernel);
+  Verdict verdict;
+  const bool selects = kernel.op == Op::kSelectTopK || kernel.op == Op::kIndexerSelect;
+  if (kernel.backward()) {
+    verdict = check_backward(kernel, set, checked_queries);
+  } else {
+    const Tensors out = call(kernel, set);
+    verdict = selects ? check_selection(kernel, set, out, checked_queries)
+                      : check_forward(kernel, set, out, checked_queries);
+  }
+  std::ostringstream why;
+  if (!(verdict.error <= tolerance(kernel))) {
+    why << "error " << verdict.error << " against the float64 reference is above "
+        << tolerance(kernel);
+  } else if (verdict.wrong_members > 0) {
+    why << verdict.wrong_members << " selected or omitted keys are wrong";
+  }
+  verdict.failure = why.str();
+  return verdict;
+}
+
+}  // namespace dsa::bench

@@ -1,0 +1,288 @@
+// Kernel rows and the life of one (docs/bench.md): inputs, gate, warm-up, timed repetitions, gate
+// again, peak memory, record. Google Benchmark finds the iteration count and calls run().
+#include "attention/nvtx.h"
+#include "bench/google.h"
+#include "bench/kernel_check.h"
+#include "bench/session.h"
+#include "harness/memory.h"
+
+#include <chrono>
+#include <cmath>
+#include <ctime>
+#include <optional>
+
+namespace dsa::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Better = record::Quantity::Better;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+struct Repetition {
+  int64_t iterations = 0;
+  double seconds = 0, cpu_seconds = 0;  ///< of one call
+};
+
+class KernelRow : public Row {
+ public:
+  KernelRow(const KernelCase& kernel, const KernelConfig& config);
+  void run(benchmark::State& state, Session& session) override;
+  void finish(Session& session) override;
+
+ private:
+  void prepare(Session& session);
+  void warm_up();
+  void time(benchmark::State& state, Session& session);
+  void keep(const Repetition& repetition, Session& session);
+  void flush_pending(Session& session);
+  void gate(const char* when, const InputSet& set, Session& session);
+  void fail(Session& session, const std::string& status, const std::string& reason);
+  void record(Session& session);
+  const InputSet& next_set() { return inputs_->sets[turn_++ % inputs_->sets.size()]; }
+
+  KernelCase kernel_;
+  std::shared_ptr<const Inputs> inputs_;
+  uint64_t inputs_hash_ = 0;
+  size_t turn_ = 0;
+  Verdict verdict_;
+  std::string failure_;
+  bool skipped_ = false, interrupted_ = false;
+  double timed_seconds_ = 0;
+  std::optional<Repetition> pending_;  ///< may turn out to be a calibration probe
+  std::vector<Repetition> repetitions_;
+};
+
+std::string too_large(const KernelCase& kernel, const KernelConfig& config) {
+  const double gib = bytes_of_set(kernel) / (1024.0 * 1024 * 1024);
+  if (gib <= config.memory_budget) return "";
+  char text[160];
+  std::snprintf(text, sizeof text,
+                "its inputs need %.1f GiB, more than --kernels.memory-budget %.1f", gib,
+                config.memory_budget);
+  return text;
+}
+
+KernelRow::KernelRow(const KernelCase& kernel, const KernelConfig& config) : kernel_(kernel) {
+  id = name(kernel.op);
+  labels = {{"level", "kernel"}, {"family", name(kernel.op)}};
+  for (const auto& [axis, value] : axes(kernel)) {
+    id += "/" + axis + ":" + value;
+    labels[axis] = value;
+  }
+  labels["id"] = id;
+  declined = reason_to_decline(backend(kernel.backend), kernel.op, kernel.problem).value_or("");
+  if (declined.empty()) declined = too_large(kernel, config);
+}
+
+void KernelRow::fail(Session& session, const std::string& status, const std::string& reason) {
+  failure_ = reason;
+  session.gate_failed = session.gate_failed || status == "failed" || status == "invalid";
+  pending_.reset();
+  if (!repetitions_.empty()) session.recorder->retract(id);
+  repetitions_.clear();
+  session.recorder->put(record::Failure{id, status, reason, labels});
+  session.progress.print("  " + status + "  " + id + ": " + reason);
+}
+
+void KernelRow::run(benchmark::State& state, Session& session) {
+  if (stop_requested()) {
+    interrupted_ = true;
+    return skip(state, "interrupted");
+  }
+  if (!failure_.empty()) return state.SkipWithError(failure_.c_str());
+  if (skipped_) return skip(state, "skipped");
+  if (session.recorder->metric(id, "time") != nullptr && repetitions_.empty() && !pending_) {
+    skipped_ = true;
+    return skip(state, "done before");
+  }
+  if (!inputs_) {
+    session.progress.begin(id);
+    session.recorder->forget_failures(id);
+    if (!declined.empty()) {
+      fail(session, "skipped", declined);
+      return skip(state, declined);
+    }
+  }
+  try {
+    if (!inputs_) prepare(session);
+    if (!failure_.empty()) return state.SkipWithError(failure_.c_str());
+    const bool spent = timed_seconds_ > session.config.kernels.row_budget;
+    if (spent && (pending_ || !repetitions_.empty())) {
+      return skip(state, "--kernels.row-budget spent");
+    }
+    time(state, session);
+  } catch (const std::exception& error) {
+    fail(session, "failed", sentence_of(error));
+    state.SkipWithError(failure_.c_str());
+  }
+}
+
+void KernelRow::prepare(Session& session) {
+  const nvtx::Range range("setup", nvtx::Category::kSetup, kernel_.problem.keys);
+  inputs_ = session.inputs.get(kernel_, session.config.kernels);
+  inputs_hash_ = inputs_->hash();
+  gate("before timing", inputs_->sets.front(), session);
+  if (failure_.empty() && !session.config.dry_run) warm_up();
+}
+
+void KernelRow::gate(const char* when, const InputSet& set, Session& session) {
+  const nvtx::Range range("correctness", nvtx::Category::kCorrectness, kernel_.problem.keys);
+  const Verdict verdict = check(kernel_, set, session.config.kernels.checked_queries);
+  verdict_.error = std::max(verdict_.error, verdict.error);
+  verdict_.wrong_members += verdict.wrong_members;
+  if (!verdict.failure.empty()) fail(session, "failed", verdict.failure + " (" + when + ")");
+}
+
+/// Until two windows agree within 5 %, for at most a second; a call that long is its own warm-up.
+void KernelRow::warm_up() {
+  const nvtx::Range range("warmup", nvtx::Category::kWarmup, kernel_.problem.keys);
+  const auto start = Clock::now();
+  double previous = 0;
+  while (seconds_since(start) < 1) {
+    const auto window = Clock::now();
+    int calls = 0;
+    while (calls < 3 || seconds_since(window) < 0.01) {
+      call(kernel_, next_set());
+      ++calls;
+      if (seconds_since(start) > 1) return;
+    }
+    const double seconds = seconds_since(window) / calls;
+    if (previous > 0 && std::abs(seconds - previous) < 0.05 * previous) return;
+    previous = seconds;
+  }
+}
+
+void KernelRow::time(benchmark::State& state, Session& session) {
+  const nvtx::Range range("timed", nvtx::Category::kTimed, kernel_.problem.keys);
+  const std::clock_t cpu = std::clock();
+  const auto start = Clock::now();
+  for (auto _ : state) call(kernel_, next_set());
+  const double seconds = seconds_since(start);
+  const double cpu_seconds = static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
+  timed_seconds_ += seconds;
+  const auto iterations = static_cast<int64_t>(state.iterations());
+  const auto calls = static_cast<double>(iterations);
+  keep({iterations, seconds / calls, cpu_seconds / calls}, session);
+  session.progress.tick(std::min(1.0, static_cast<double>(repetitions_.size()) /
+                                          static_cast<double>(session.config.kernels.repetitions)),
+                        "");
+}
+
+/// Google Benchmark raises the iteration count until a call is long enough; only the last counts.
+/// Which one that was is known when the next begins, so a repetition is written one later.
+void KernelRow::keep(const Repetition& repetition, Session& session) {
+  const bool probe = pending_ && pending_->iterations < repetition.iterations;
+  if (!probe) flush_pending(session);
+  pending_ = repetition;
+}
+
+void KernelRow::flush_pending(Session& session) {
+  if (!pending_) return;
+  Sample sample;
+  sample.id = id;
+  sample.level = "kernel";
+  sample.repetition = static_cast<int64_t>(repetitions_.size());
+  sample.iterations = pending_->iterations;
+  sample.seconds = pending_->seconds;
+  sample.cpu_seconds = pending_->cpu_seconds;
+  sample.label = session.label();
+  const Cost work = cost(kernel_.op, kernel_.pass, kernel_.problem);
+  sample.values = {{"flops", work.flops},
+                   {"bytes", work.bytes_read + work.bytes_written},
+                   {"flop_rate", work.flops / pending_->seconds},
+                   {"byte_rate", (work.bytes_read + work.bytes_written) / pending_->seconds},
+                   {"error", verdict_.error}};
+  session.recorder->add(sample);
+  repetitions_.push_back(*pending_);
+  pending_.reset();
+}
+
+void KernelRow::finish(Session& session) {
+  if (skipped_ || !failure_.empty() || !inputs_) {
+    session.progress.end();
+    inputs_.reset();
+    return;
+  }
+  try {
+    flush_pending(session);
+    if (interrupted_) fail(session, "interrupted", "stopped before all repetitions were done");
+    // A set that does not depend on how many calls were timed: the record's error must not either.
+    const InputSet& last = inputs_->sets.back();
+    if (failure_.empty() && !session.config.dry_run) gate("after timing", last, session);
+    if (failure_.empty() && inputs_->hash() != inputs_hash_) {
+      fail(session, "failed", "the kernel wrote into its inputs");
+    }
+    if (failure_.empty() && !repetitions_.empty()) record(session);
+  } catch (const std::exception& error) {
+    fail(session, "failed", sentence_of(error));
+  }
+  inputs_.reset();
+  session.progress.end();
+  session.recorder->write();
+}
+
+/// What work alone would allow; the indexer of the configuration stands beside the attention row.
+std::optional<double> row_flop_ratio(const KernelCase& kernel, const KernelConfig& config) {
+  if (kernel.op != Op::kSparse || kernel.backward()) return std::nullopt;
+  Problem problem = kernel.problem;
+  problem.index_heads = config.index_heads.front();
+  problem.index_width = config.index_widths.front();
+  return flop_ratio(problem);
+}
+
+void KernelRow::record(Session& session) {
+  auto all = labels;
+  if (session.config.profile) all["profiled"] = "true";
+  const auto put = [&](const char* name, const char* unit, Better better,
+                       std::vector<double> samples) {
+    session.recorder->put(record::Metric{{name, unit, better}, all, std::move(samples)});
+  };
+  const Cost work = cost(kernel_.op, kernel_.pass, kernel_.problem);
+  const double bytes = work.bytes_read + work.bytes_written;
+  std::vector<double> seconds, flop_rates, byte_rates;
+  for (const Repetition& r : repetitions_) {
+    seconds.push_back(r.seconds);
+    flop_rates.push_back(work.flops / r.seconds);
+    byte_rates.push_back(bytes / r.seconds);
+  }
+  put("time", "s", Better::kLower, seconds);
+  put("flops", "FLOP", Better::kNeither, {work.flops});
+  put("bytes", "bytes", Better::kNeither, {bytes});
+  put("flop_rate", "FLOP/s", Better::kHigher, flop_rates);
+  put("byte_rate", "bytes/s", Better::kHigher, byte_rates);
+  const bool selects = kernel_.op == Op::kSelectTopK || kernel_.op == Op::kIndexerSelect;
+  if (selects)
+    put("wrong_members", "1", Better::kLower, {verdict_.wrong_members});
+  else
+    put("error", "1", Better::kLower, {verdict_.error});
+  if (const auto ratio = row_flop_ratio(kernel_, session.config.kernels)) {
+    put("flop_ratio", "1", Better::kNeither, {*ratio});
+  }
+  std::string memory = "-";
+  if (!session.config.dry_run) {
+    if (const auto peak = peak_bytes([&] { call(kernel_, inputs_->sets.front()); })) {
+      put("peak_memory", "bytes", Better::kLower, {*peak});
+      memory = std::to_string(std::lround(*peak / (1024 * 1024))) + " MiB";
+    }
+  }
+  char line[96];
+  const double middle = median(seconds);
+  std::snprintf(line, sizeof line, "%11s %9.1f GFLOP/s %9s  n=%zu  ", shown_seconds(middle).c_str(),
+                work.flops / middle / 1e9, memory.c_str(), repetitions_.size());
+  session.progress.print(line + id);
+}
+
+}  // namespace
+
+Rows kernel_rows(const RunConfig& config) {
+  Rows rows;
+  for (const KernelCase& kernel : kernel_cases(config.kernels, kernel_lengths(config))) {
+    rows.push_back(std::make_unique<KernelRow>(kernel, config.kernels));
+  }
+  return rows;
+}
+
+}  // namespace dsa::bench

@@ -1,0 +1,50 @@
+// `dsa-bench list`: every benchmark, variant and backend of this configuration, one line each.
+#include "bench/commands.h"
+#include "bench/selection.h"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace dsa::bench {
+namespace {
+
+void print_row(const Row& row) {
+  if (row.declined.empty())
+    std::printf("  %s\n", row.id.c_str());
+  else
+    std::printf("  %s  [declined: %s]\n", row.id.c_str(), row.declined.c_str());
+}
+
+std::string operations_of(const Backend& backend) {
+  std::string names;
+  for (int op = 0; op <= static_cast<int>(Op::kDense); ++op) {
+    if (provides(backend, Op(op))) names.append(" ").append(name(Op(op)));
+  }
+  return names;
+}
+
+}  // namespace
+
+int list(const CommandLine& line) {
+  check(line.config);
+  Rows rows = kernel_rows(line.config);
+  for (auto& row : training_rows(line.config)) rows.push_back(std::move(row));
+  rows = selected(std::move(rows), line.config.select);
+  std::printf("benchmarks (%zu; kernels first, then training):\n", rows.size());
+  for (const auto& row : rows) print_row(*row);
+  std::printf("\nvariants:\n");
+  for (const auto& row : variants()) {
+    std::printf("  %-18s %-9s %s\n", row.name.c_str(), row.role.c_str(), row.summary.c_str());
+  }
+  std::printf("\nbackends (fastest first):\n");
+  for (const auto& row : backends()) {
+    std::printf("  %-14s %-7s %s\n  %24sprovides:%s\n", row.name.c_str(), row.role.c_str(),
+                row.description.c_str(), "", operations_of(row).c_str());
+  }
+  std::string isas;
+  for (const auto& isa : available_isas()) isas.append(" ").append(isa);
+  std::printf("\nISAs of the cpu backend here:%s (now: %s)\n", isas.c_str(), active_isa().c_str());
+  return kFine;
+}
+
+}  // namespace dsa::bench

@@ -1,0 +1,103 @@
+#include "bench/metrics_log.h"
+
+#include <nlohmann/json.hpp>
+
+#include <limits>
+
+namespace dsa::bench {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+double number(const Json& json, const char* key) {
+  const auto found = json.find(key);
+  const bool known = found != json.end() && found->is_number();
+  return known ? found->get<double>() : std::numeric_limits<double>::quiet_NaN();
+}
+
+// Every struct lists its numbers once; lines are written and read through that list.
+template <class S, class F>
+void numbers(S& s, F&& f) requires requires {
+  s.grad_norm;
+}
+{
+  f("training_loss", s.loss), f("indexer_loss", s.indexer_loss), f("router_loss", s.router_loss);
+  f("grad_norm", s.grad_norm), f("learning_rate", s.learning_rate), f("seconds", s.seconds);
+}
+template <class E, class F>
+void numbers(E& e, F&& f) requires requires {
+  e.accuracy;
+}
+{ f("validation_loss", e.loss), f("accuracy", e.accuracy), f("bits_per_byte", e.bits_per_byte); }
+
+template <class T>
+Json json_of(const char* type, const T& item) {
+  Json out = {{"type", type}, {"step", item.step}};
+  numbers(item, [&](const char* name, double value) { out[name] = value; });
+  return out;
+}
+
+template <class T>
+T item_of(const Json& json) {
+  T item;
+  item.step = json.at("step").get<int64_t>();
+  numbers(item, [&](const char* name, double& value) { value = number(json, name); });
+  return item;
+}
+
+}  // namespace
+
+MetricsLog::MetricsLog(const std::filesystem::path& file) : file_(file) {
+  for (const std::string& line : whole_lines(file)) {
+    const Json json = Json::parse(line, nullptr, false);
+    if (json.is_discarded()) continue;
+    if (json.value("type", "") == "step") steps_.push_back(item_of<StepResult>(json));
+    if (json.value("type", "") == "evaluation") {
+      Evaluation e = item_of<Evaluation>(json);
+      e.tokens = json.value("tokens", int64_t{0});
+      e.loss_by_position = json.value("loss_by_position", std::vector<double>{});
+      evaluations_.push_back(std::move(e));
+    }
+  }
+}
+
+void MetricsLog::open(int64_t first_step, int64_t first_evaluation) {
+  if (lines_) return;
+  // What came after the checkpoint was lost and is done again.
+  std::erase_if(steps_, [&](const StepResult& s) { return s.step >= first_step; });
+  std::erase_if(evaluations_, [&](const Evaluation& e) { return e.step >= first_evaluation; });
+  std::filesystem::remove(file_);
+  lines_ = std::make_unique<JsonLines>(file_);
+  size_t next = 0;
+  for (const auto& step : steps_) {
+    write(step);
+    while (next < evaluations_.size() && evaluations_[next].step <= step.step) {
+      write(evaluations_[next++]);
+    }
+  }
+}
+
+void MetricsLog::write(const StepResult& step) {
+  lines_->write(json_of("step", step).dump());
+}
+
+void MetricsLog::write(const Evaluation& evaluation) {
+  Json json = json_of("evaluation", evaluation);
+  json["tokens"] = evaluation.tokens;
+  json["loss_by_position"] = evaluation.loss_by_position;
+  lines_->write(json.dump());
+}
+
+void MetricsLog::add(const StepResult& step) {
+  open(step.step, step.step);
+  write(step);
+  steps_.push_back(step);
+}
+
+void MetricsLog::add(const Evaluation& evaluation) {
+  open(evaluation.step + 1, evaluation.step);
+  write(evaluation);
+  evaluations_.push_back(evaluation);
+}
+
+}  // namespace dsa::bench

@@ -1,0 +1,59 @@
+// What all benchmarks of one command share, and the interface of one row. A row is registered with
+// Google Benchmark under its id; Google Benchmark decides how often and how long it runs.
+#pragma once
+#include "bench/kernel_inputs.h"
+#include "harness/config_cli.h"
+#include "harness/progress.h"
+#include "harness/recorder.h"
+
+#include <benchmark/benchmark.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace dsa::bench {
+
+struct Session {
+  RunConfig config;  ///< what is run: shrunk by --dry-run
+  Progress progress{true};
+  std::unique_ptr<Recorder> recorder;
+  std::shared_ptr<const Corpus> corpus;  ///< only if a training row was selected
+  InputCache inputs;
+  bool gate_failed = false, seed_failed = false;
+
+  std::string label() const { return config.profile ? "profiled" : ""; }
+};
+
+/// One row. run() is called once for every repetition (and calibration probe); finish() once after
+/// the last.
+class Row {
+ public:
+  virtual ~Row() = default;
+  virtual void run(benchmark::State& state, Session& session) = 0;
+  virtual void finish(Session& session) = 0;
+
+  std::string id;
+  std::map<std::string, std::string> labels;  ///< of every metric of the row; the axes of --select
+  std::string declined;                       ///< why it cannot run, or empty
+  int64_t seeds = 0;  ///< training: runs of the row, each timed by itself; 0 = a kernel row
+};
+
+using Rows = std::vector<std::unique_ptr<Row>>;
+
+/// All rows of the configuration, in the order they run.
+Rows kernel_rows(const RunConfig& config);
+Rows training_rows(const RunConfig& config);
+
+/// Variants a run trains: those asked for, or all.
+std::vector<std::string> selected_variants(const RunConfig& config);
+
+/// Ctrl-C: the first asks to stop after the current repetition or step, the second kills.
+void catch_interrupts();
+bool stop_requested();
+
+/// First line of what went wrong, without torch's backtrace.
+std::string sentence_of(const std::exception& error);
+
+}  // namespace dsa::bench

@@ -1,0 +1,288 @@
+// Training rows: one a variant and length, its repetitions are the seeds, its time is the median step.
+// Steps and evaluations stream into seq_<L>/<variant>-seed<seed>.metrics.jsonl as they happen.
+#include "attention/nvtx.h"
+#include "bench/google.h"
+#include "bench/metrics_log.h"
+#include "bench/session.h"
+#include "harness/training_run.h"
+
+#include <cmath>
+#include <ctime>
+#include <limits>
+
+namespace dsa::bench {
+namespace {
+
+using Better = record::Quantity::Better;
+namespace fs = std::filesystem;
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+const AttentionVariant& baseline() {
+  for (const auto& row : variants()) {
+    if (row.role == "baseline") return row;
+  }
+  throw std::logic_error("the table of variants has no baseline");
+}
+
+class TrainingRow : public Row {
+ public:
+  TrainingRow(const std::string& variant, int64_t length, const RunConfig& config);
+  void run(benchmark::State& state, Session& session) override;
+  void finish(Session& session) override;
+
+ private:
+  /// False if the seed gave no number; the state knows why then.
+  bool run_seed(size_t index, benchmark::State& state, Session& session);
+  TrainingResult train(uint64_t seed, Session& session, MetricsLog& log);
+  void record_seed(size_t index, const TrainingResult& result, double cpu_seconds,
+                   Session& session);
+  void record_failed_seed(size_t index, const std::string& reason, Session& session);
+  void append(const char* name, const char* unit, Better better, size_t index, double value,
+              Session& session, const std::string& stage = "");
+  void put_series(uint64_t seed, const MetricsLog& log, Session& session);
+  fs::path file(uint64_t seed, const char* ending, Session& session) const;
+
+  const AttentionVariant& variant_;
+  int64_t length_;
+  size_t next_seed_ = 0;
+};
+
+TrainingRow::TrainingRow(const std::string& variant, int64_t length, const RunConfig& config)
+    : variant_(dsa::variant(variant)), length_(length) {
+  id = "train/variant:" + variant + "/L:" + std::to_string(length);
+  labels = {{"level", "training"}, {"id", id}, {"variant", variant}, {"L", std::to_string(length)}};
+  // The baseline reads every key: a K beside it would be wrong.
+  if (variant_.role != "baseline") {
+    labels["K"] = std::to_string(resolved_top_k(config.attention, length));
+  }
+  if (config.profile) labels["profiled"] = "true";
+  seeds = config.profile ? 1 : static_cast<int64_t>(config.seeds.size());
+}
+
+fs::path TrainingRow::file(uint64_t seed, const char* ending, Session& session) const {
+  const fs::path folder = session.recorder->folder() / ("seq_" + std::to_string(length_));
+  fs::create_directories(folder);
+  return folder / (variant_.name + "-seed" + std::to_string(seed) + ending);
+}
+
+void TrainingRow::run(benchmark::State& state, Session& session) {
+  const size_t index = next_seed_++;
+  for (auto _ : state) {
+    state.SetIterationTime(1e-9);  // replaced below; a skipped seed has no time
+    if (stop_requested()) {
+      skip(state, "interrupted");
+      break;
+    }
+    const auto* done = session.recorder->metric(id, "best_validation_loss");
+    if (done != nullptr && done->samples.size() > index) {
+      skip(state, "done before");
+      break;
+    }
+    if (!run_seed(index, state, session)) break;
+  }
+}
+
+bool TrainingRow::run_seed(size_t index, benchmark::State& state, Session& session) {
+  const uint64_t seed = session.config.seeds.at(index);
+  session.progress.begin(id + " seed " + std::to_string(seed));
+  try {
+    const std::clock_t cpu = std::clock();
+    MetricsLog log(file(seed, ".metrics.jsonl", session));
+    TrainingResult result = train(seed, session, log);
+    if (!result.finished) {
+      session.recorder->put(record::Failure{id, "interrupted",
+                                            "stopped after step " +
+                                                std::to_string(log.last_step()) +
+                                                "; --resume continues from its checkpoint",
+                                            labels});
+      skip(state, "interrupted");
+      session.recorder->write();
+      return false;
+    }
+    session.recorder->forget_failures(id);
+    // Evaluations of before a resume count as well.
+    for (const Evaluation& e : log.evaluations()) {
+      result.best_validation_loss = std::fmin(result.best_validation_loss, e.loss);
+      result.best_accuracy = std::fmax(result.best_accuracy, e.accuracy);
+    }
+    const double cpu_seconds = static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
+    put_series(seed, log, session);
+    record_seed(index, result, cpu_seconds, session);
+    state.SetIterationTime(result.median_step_seconds);
+  } catch (const std::exception& error) {
+    record_failed_seed(index, sentence_of(error), session);
+    state.SkipWithError(sentence_of(error).c_str());
+    session.recorder->write();
+    return false;
+  }
+  session.recorder->write();
+  return true;
+}
+
+TrainingResult TrainingRow::train(uint64_t seed, Session& session, MetricsLog& log) {
+  const RunConfig& config = session.config;
+  TrainingJob job;
+  job.variant = variant_.name;
+  job.length = length_;
+  job.seed = seed;
+  job.attention = config.attention;
+  job.model = config.model;
+  job.train = config.train;
+  job.checkpoint = file(seed, ".safetensors", session);
+  TrainingHooks hooks;
+  double loss = kNaN;
+  hooks.on_step = [&](const StepResult& step) {
+    log.add(step);
+    char note[64];
+    std::snprintf(note, sizeof note, "step %lld/%lld loss %.3f", static_cast<long long>(step.step),
+                  static_cast<long long>(config.train.steps), loss = step.loss);
+    const double part = static_cast<double>(step.step) / static_cast<double>(config.train.steps);
+    session.progress.tick((static_cast<double>(next_seed_ - 1) + part) / static_cast<double>(seeds),
+                          note);
+  };
+  hooks.on_evaluation = [&](const Evaluation& evaluation) { log.add(evaluation); };
+  hooks.stop_requested = stop_requested;
+  const nvtx::Range range("timed", nvtx::Category::kTimed, length_);
+  return run_training(job, *session.corpus, hooks);
+}
+
+/// The metric's sample of seed number `index`; seeds that gave none before it stay NaN.
+void TrainingRow::append(const char* name, const char* unit, Better better, size_t index,
+                         double value, Session& session, const std::string& stage) {
+  record::Metric metric{{name, unit, better}, labels, {}};
+  if (!stage.empty()) metric.labels["stage"] = stage;
+  for (const auto& known : session.recorder->run().metrics) {
+    if (known.quantity.name == name && known.labels == metric.labels)
+      metric.samples = known.samples;
+  }
+  metric.samples.resize(index, kNaN);
+  metric.samples.push_back(value);
+  session.recorder->put(metric);
+}
+
+void TrainingRow::record_seed(size_t index, const TrainingResult& r, double cpu_seconds,
+                              Session& session) {
+  const auto add = [&](const char* name, const char* unit, Better better, double value) {
+    append(name, unit, better, index, value, session);
+  };
+  const double bits = r.evaluations.empty() ? 0 : r.evaluations.back().bits_per_byte;
+  const Cost all = baseline().cost(session.config.attention, 1, length_);
+  const Cost ours = variant_.cost(session.config.attention, 1, length_);
+  add("best_validation_loss", "nats/token", Better::kLower, r.best_validation_loss);
+  add("final_validation_loss", "nats/token", Better::kLower, r.final_validation_loss);
+  add("best_accuracy", "1", Better::kHigher, r.best_accuracy);
+  if (bits > 0) add("bits_per_byte", "bits/byte", Better::kLower, bits);
+  add("step_time", "s", Better::kLower, r.median_step_seconds);
+  add("throughput", "tokens/s", Better::kHigher, r.tokens_per_second);
+  if (r.peak_bytes > 0) add("peak_memory", "bytes", Better::kLower, r.peak_bytes);
+  add("parameters", "1", Better::kNeither, static_cast<double>(r.parameters));
+  add("active_parameters", "1", Better::kNeither, static_cast<double>(r.active_parameters));
+  add("flops_per_token", "FLOP", Better::kNeither, r.flops_per_token);
+  add("flop_ratio", "1", Better::kNeither, all.flops / ours.flops);
+  for (const auto& [stage, seconds] : r.stage_seconds) {
+    append("stage_time", "s", Better::kLower, index, seconds, session, stage);
+  }
+  Sample sample;
+  sample.id = id;
+  sample.level = "training";
+  sample.repetition = static_cast<int64_t>(index);
+  sample.seed = session.config.seeds.at(index);
+  sample.seconds = r.median_step_seconds;
+  sample.cpu_seconds =
+      cpu_seconds / static_cast<double>(std::max<int64_t>(session.config.train.steps, 1));
+  sample.label = session.label();
+  sample.values = {{"best_validation_loss", r.best_validation_loss},
+                   {"final_validation_loss", r.final_validation_loss},
+                   {"best_accuracy", r.best_accuracy},
+                   {"throughput", r.tokens_per_second},
+                   {"peak_memory", r.peak_bytes}};
+  session.recorder->add(sample);
+  char line[128];
+  std::snprintf(line, sizeof line, "%11s a step %8.0f tokens/s  loss %.4f  accuracy %4.1f %%  ",
+                shown_seconds(r.median_step_seconds).c_str(), r.tokens_per_second,
+                r.best_validation_loss, 100 * r.best_accuracy);
+  session.progress.print(line + id + " seed " + std::to_string(*sample.seed));
+}
+
+void TrainingRow::record_failed_seed(size_t index, const std::string& reason, Session& session) {
+  const uint64_t seed = session.config.seeds.at(index);
+  session.seed_failed = true;
+  auto where = labels;
+  where["seed"] = std::to_string(seed);
+  session.recorder->put(record::Failure{id, "failed", reason, where});
+  // A failed seed counts: it is a sample without a value, never left out of n.
+  for (const char* name : {"best_validation_loss", "final_validation_loss"}) {
+    append(name, "nats/token", Better::kLower, index, kNaN, session);
+  }
+  append("best_accuracy", "1", Better::kHigher, index, kNaN, session);
+  append("step_time", "s", Better::kLower, index, kNaN, session);
+  append("throughput", "tokens/s", Better::kHigher, index, kNaN, session);
+  session.progress.print("  failed  " + id + " seed " + std::to_string(seed) + ": " + reason);
+}
+
+void TrainingRow::put_series(uint64_t seed, const MetricsLog& log, Session& session) {
+  auto where = labels;
+  where.erase("K");
+  where["seed"] = std::to_string(seed);
+  const record::Quantity step{"step", "1"};
+  const auto put = [&](const record::Quantity& x, const record::Quantity& y, auto points) {
+    record::Series series{x, y, where, {}, {}};
+    for (const auto& [at, value] : points) {
+      if (std::isnan(value)) continue;  // this variant has no such number
+      series.xs.push_back(at);
+      series.ys.push_back(value);
+    }
+    if (!series.xs.empty()) session.recorder->put(series);
+  };
+  const auto steps = [&](double StepResult::*field) {
+    std::vector<std::pair<double, double>> points;
+    for (const auto& s : log.steps()) points.emplace_back(static_cast<double>(s.step), s.*field);
+    return points;
+  };
+  const auto evaluations = [&](double Evaluation::*field) {
+    std::vector<std::pair<double, double>> points;
+    for (const auto& e : log.evaluations())
+      points.emplace_back(static_cast<double>(e.step), e.*field);
+    return points;
+  };
+  put(step, {"training_loss", "nats/token", Better::kLower}, steps(&StepResult::loss));
+  put(step, {"indexer_loss", "nats/query", Better::kLower}, steps(&StepResult::indexer_loss));
+  put(step, {"grad_norm", "1"}, steps(&StepResult::grad_norm));
+  put(step, {"step_time", "s", Better::kLower}, steps(&StepResult::seconds));
+  put(step, {"validation_loss", "nats/token", Better::kLower}, evaluations(&Evaluation::loss));
+  put(step, {"accuracy", "1", Better::kHigher}, evaluations(&Evaluation::accuracy));
+  if (log.evaluations().empty()) return;
+  const auto& buckets = log.evaluations().back().loss_by_position;
+  std::vector<std::pair<double, double>> points;
+  for (size_t i = 0; i < buckets.size(); ++i) {
+    const double width = static_cast<double>(length_) / static_cast<double>(buckets.size());
+    points.emplace_back((static_cast<double>(i) + 0.5) * width, buckets[i]);
+  }
+  put({"position", "tokens"}, {"loss_by_position", "nats/token", Better::kLower}, points);
+}
+
+void TrainingRow::finish(Session& session) {
+  session.progress.end();
+}
+
+}  // namespace
+
+std::vector<std::string> selected_variants(const RunConfig& config) {
+  if (!config.variants.empty()) return config.variants;
+  std::vector<std::string> all;
+  for (const auto& row : variants()) all.push_back(row.name);
+  return all;
+}
+
+Rows training_rows(const RunConfig& config) {
+  Rows rows;
+  for (const int64_t length : config.lengths) {
+    for (const auto& variant : selected_variants(config)) {
+      rows.push_back(std::make_unique<TrainingRow>(variant, length, config));
+    }
+  }
+  return rows;
+}
+
+}  // namespace dsa::bench

@@ -1,0 +1,264 @@
+// The built dsa-bench as a user meets it: exit codes, sentences, files, kills and resumes.
+#include "harness/recorder.h"
+#include "tests/process.h"
+
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+#include <nlohmann/json.hpp>
+
+#include <csignal>
+#include <set>
+
+using Catch::Matchers::ContainsSubstring;
+using Catch::Matchers::StartsWith;
+using dsa::tests::Bench;
+using dsa::tests::Outcome;
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+namespace {
+
+const std::vector<std::string> kKernelsOnly = {"--suites",           "kernels",
+                                               "--kernels.families", "dense_attention,select_top_k",
+                                               "--kernels.backends", "reference"};
+const std::vector<std::string> kTrainingOnly = {"--suites", "training", "--variants", "dense,dsa"};
+
+Json sample_lines(const fs::path& folder) {
+  Json samples = Json::array();
+  for (const auto& line : dsa::whole_lines(folder / "samples.jsonl")) {
+    const Json json = Json::parse(line);
+    if (json["type"] == "sample") samples.push_back(json);
+  }
+  return samples;
+}
+
+/// The record without what time, memory and the clock put into it.
+Json without_times(Json record) {
+  const std::set<std::string> timed = {"time",       "flop_rate",  "byte_rate",  "step_time",
+                                       "throughput", "stage_time", "peak_memory"};
+  for (const char* key : {"id", "started", "ended", "command"}) record.erase(key);
+  record["config"].erase("out");
+  record["config"]["data"].erase("path");
+  Json metrics = Json::array(), series = Json::array();
+  for (const auto& m : record["metrics"]) {
+    if (!timed.contains(m["quantity"]["name"])) metrics.push_back(m);
+  }
+  for (const auto& s : record["series"]) {
+    if (!timed.contains(s["y"]["name"])) series.push_back(s);
+  }
+  record["metrics"] = metrics;
+  record["series"] = series;
+  return record;
+}
+
+}  // namespace
+
+TEST_CASE("a mistake is one sentence and exit code 1, before anything is written", "[cli]") {
+  Bench bench;
+  const auto toml = bench.write("x.toml", "[train]\nstepz = 3\n");
+  const auto file = bench.write("file", "not a folder");
+  const std::vector<std::pair<std::vector<std::string>, std::string>> mistakes = {
+      {{"--train.stepz", "3"}, "did you mean train.steps?"},
+      {{"--variants", "denze"}, "denze"},
+      {{"--kernels.backends", "gpu9"}, "gpu9"},
+      {{"--kernels.families", "sorting"}, "sorting"},
+      {{"--isa", "sse9"}, "sse9"},
+      {{"--config", toml}, "train.stepz"},
+      {{"--config", "/no/such.toml"}, "/no/such.toml"},
+      {{"--train.steps", "0"}, "steps"},
+      {{"--lengths", "1"}, "--lengths is 1"},
+      {{"--select", "L"}, "axis=value"},
+      {{"--select", "colour=red"}, "no axis \"colour\""},
+      {{"--benchmark_colour=red"}, "--benchmark_colour"},
+      {{"--benchmark_format=xml"}, "xml"},
+      {{"--data", "/no/such.txt"}, "/no/such.txt"},
+      {{"--resume", "/no/such"}, "record.json"},
+      {{"--out", file}, file},
+  };
+  for (const auto& [arguments, sentence] : mistakes) {
+    const Outcome outcome = bench.run(arguments);
+    INFO(arguments.front() << " " << arguments.back() << "\n" << outcome.err);
+    CHECK(outcome.code == 1);
+    CHECK_THAT(outcome.err, StartsWith("dsa-bench: ") && ContainsSubstring(sentence));
+    CHECK(std::count(outcome.err.begin(), outcome.err.end(), '\n') == 1);
+    CHECK(!fs::exists(bench.out));
+  }
+}
+
+TEST_CASE("nothing selected is exit code 5", "[cli]") {
+  Bench bench;
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"--filter", "no_such_benchmark"},
+        std::vector<std::string>{"--benchmark_filter=no_such_benchmark"},
+        std::vector<std::string>{"--select", "L=17"}}) {
+    const Outcome outcome = bench.run(arguments);
+    INFO(outcome.err);
+    CHECK(outcome.code == 5);
+    CHECK_THAT(outcome.err, ContainsSubstring("nothing is selected"));
+    CHECK(!fs::exists(bench.out));
+  }
+}
+
+TEST_CASE("--select L=16 does not take L:160, several values of an axis work", "[cli]") {
+  Bench bench;
+  const auto listed = [&](const std::string& select) {
+    auto arguments = kKernelsOnly;
+    arguments.insert(arguments.end(), {"--kernels.lengths", "16,160,1600", "--select", select,
+                                       "--benchmark_list_tests=true"});
+    return bench.run(arguments).out;
+  };
+  CHECK_THAT(listed("L=16"), ContainsSubstring("/L:16/") && !ContainsSubstring("/L:160"));
+  const std::string two = listed("L=16|1600,family=select_top_k");
+  CHECK_THAT(two, ContainsSubstring("/L:16/") && ContainsSubstring("/L:1600/"));
+  CHECK_THAT(two, !ContainsSubstring("/L:160/") && !ContainsSubstring("dense_attention"));
+}
+
+TEST_CASE("list names every benchmark, variant and backend", "[cli]") {
+  Bench bench;
+  const Outcome outcome = bench.run({"list"});
+  CHECK(outcome.code == 0);
+  for (const char* name : {"train/variant:dsa/L:16", "dsa_as_published", "torch-gather",
+                           "reference", "sparse_attention/pass:fwdbwd/backend:"}) {
+    CHECK_THAT(outcome.out, ContainsSubstring(name));
+  }
+}
+
+TEST_CASE("a run leaves strict JSON in all files, and --dry-run runs everything once", "[cli]") {
+  Bench bench;
+  const bool dry = GENERATE(true, false);
+  auto arguments = kKernelsOnly;
+  arguments[1] = "kernels,training";
+  arguments.insert(arguments.end(), {"--variants", "dsa", "--quiet"});
+  if (dry) arguments.push_back("--dry-run");
+  const Outcome outcome = bench.run(arguments);
+  INFO(outcome.err);
+  REQUIRE(outcome.code == 0);
+  const fs::path folder = bench.folder();
+  for (const char* name :
+       {"record.json", "results.json", "track.json", "failures.json", "summary.json"}) {
+    INFO(name);
+    CHECK_NOTHROW(bench.json(name));
+  }
+  CHECK(bench.json("record.json")["status"] == "done");
+  CHECK(bench.json("failures.json").empty());
+  const Json samples = sample_lines(folder);
+  CHECK(samples.size() ==
+        (dry ? 4u : 7u));  // dense fwd, fwdbwd and top-k, twice unless dry; one seed
+  CHECK(bench.json("results.json")["benchmarks"].size() == samples.size());
+  CHECK(bench.json("track.json")["benchmarks"].size() == 4);
+  CHECK(bench.json("summary.json")["16"]["dsa"]["best_val_loss"].is_number());
+  CHECK(fs::exists(folder / "seq_16/dsa-seed1.metrics.jsonl"));
+  CHECK(fs::exists(folder / "seq_16/dsa-seed1.safetensors"));
+  CHECK(Json::parse(dsa::whole_lines(folder / "samples.jsonl").back())["type"] == "end");
+}
+
+TEST_CASE("Google Benchmark's flags keep their meaning", "[cli]") {
+  Bench bench;
+  auto arguments = kKernelsOnly;
+  const std::string file = (bench.root / "google.json").string();
+  arguments.insert(arguments.end(),
+                   {"--benchmark_repetitions=4", "--benchmark_filter=^dense.*pass:fwd/",
+                    "--benchmark_out=" + file});
+  const Outcome outcome = bench.run(arguments);
+  INFO(outcome.err);
+  REQUIRE(outcome.code == 0);
+  CHECK(sample_lines(bench.folder()).size() == 4);
+  CHECK(fs::file_size(file) > 100);
+  CHECK_THAT(outcome.out + outcome.err, !ContainsSubstring("DEBUG"));
+}
+
+TEST_CASE("resuming a finished run measures nothing again; another configuration is refused",
+          "[cli]") {
+  Bench bench;
+  auto arguments = kKernelsOnly;
+  REQUIRE(bench.run(arguments).code == 0);
+  const Json before = sample_lines(bench.folder());
+  const std::string folder = bench.folder().string();
+  REQUIRE(bench.plain({"--resume", folder}).code == 0);
+  CHECK(sample_lines(bench.folder()) == before);
+  const Outcome other = bench.plain({"--resume", folder, "--kernels.top-k", "5"});
+  CHECK(other.code == 1);
+  CHECK_THAT(other.err, ContainsSubstring("kernels.top-k is 4 there and 5 here"));
+}
+
+TEST_CASE("kill -9 leaves whole lines and a record with status running", "[cli]") {
+  Bench bench;
+  auto arguments = kTrainingOnly;
+  arguments.insert(arguments.end(), {"--train.steps", "1000000"});
+  const pid_t child = bench.start(arguments);
+  REQUIRE(bench.wait_for_lines("seq_16/dense-seed1.metrics.jsonl", 5));
+  REQUIRE(bench.end(child, SIGKILL) == -SIGKILL);
+  CHECK(bench.json("record.json")["status"] == "running");
+  for (const char* name : {"samples.jsonl", "seq_16/dense-seed1.metrics.jsonl"}) {
+    const auto lines = dsa::whole_lines(bench.folder() / name);
+    CHECK(!lines.empty());
+    for (const auto& line : lines) CHECK_NOTHROW(Json::parse(line));
+  }
+}
+
+TEST_CASE("Ctrl-C ends after the step with exit code 130; --resume trains the rest", "[cli]") {
+  Bench bench;
+  const std::vector<std::string> arguments = {"--suites", "training",      "--variants",
+                                              "dsa",      "--train.steps", "400"};
+  const pid_t child = bench.start(arguments);
+  REQUIRE(bench.wait_for_lines("seq_16/dsa-seed1.metrics.jsonl", 5));
+  REQUIRE(bench.end(child, SIGINT) == 130);
+  CHECK(bench.json("record.json")["status"] == "interrupted");
+  CHECK(bench.json("failures.json")[0]["status"] == "interrupted");
+  const std::string log = "seq_16/dsa-seed1.metrics.jsonl";
+  REQUIRE(dsa::whole_lines(bench.folder() / log).size() < 400);
+
+  REQUIRE(bench.plain({"--resume", bench.folder().string()}).code == 0);
+  CHECK(bench.json("record.json")["status"] == "done");
+  CHECK(bench.json("failures.json").empty());
+  int64_t expected = 1;
+  for (const auto& line : dsa::whole_lines(bench.folder() / log)) {
+    const Json json = Json::parse(line);
+    if (json["type"] == "step") CHECK(json["step"] == expected++);
+  }
+  CHECK(expected == 401);
+}
+
+TEST_CASE("a seed whose loss explodes is a sample without value; exit code 4 only if strict",
+          "[cli]") {
+  Bench bench;
+  const bool strict = GENERATE(false, true);
+  std::vector<std::string> arguments = {
+      "--suites", "training", "--variants", "dense", "--seeds", "1,2", "--train.learning-rate",
+      "1e30"};
+  if (strict) arguments.push_back("--strict");
+  CHECK(bench.run(arguments).code == (strict ? 4 : 0));
+  CHECK(bench.json("failures.json").size() == 2);
+  CHECK(bench.json("failures.json")[1]["labels"]["seed"] == "2");
+  CHECK(bench.json("summary.json")["16"]["dense"]["seeds"] == 2);
+  CHECK(bench.json("summary.json")["16"]["dense"]["best_val_loss"].is_null());
+  CHECK(bench.json("results.json")["benchmarks"].empty());
+}
+
+TEST_CASE("what a backend declines is a row with its reason, not a gap", "[cli]") {
+  Bench bench;
+  const Outcome outcome =
+      bench.run({"--suites", "kernels", "--kernels.families", "select_top_k,dense_attention",
+                 "--kernels.memory-budget", "1e-9", "--dry-run"});
+  CHECK(outcome.code == 0);
+  const Json failures = bench.json("failures.json");
+  CHECK(failures.size() > 2);
+  CHECK(failures[0]["status"] == "skipped");
+  CHECK_THAT(failures[0]["reason"].get<std::string>(),
+             ContainsSubstring("--kernels.memory-budget"));
+}
+
+TEST_CASE("the same command gives the same record, times aside", "[cli]") {
+  Bench first, second;
+  const std::vector<std::string> arguments = {
+      "--variants", "dsa,dense", "--kernels.families", "indexer_select,sparse_attention",
+      "--seeds",    "1,7"};
+  REQUIRE(first.run(arguments).code == 0);
+  REQUIRE(second.run(arguments).code == 0);
+  const Json one = without_times(first.json("record.json"));
+  CHECK(one["metrics"].size() > 20);
+  const Json difference = Json::diff(one, without_times(second.json("record.json")));
+  INFO(difference.dump(1));
+  CHECK(difference.empty());
+}

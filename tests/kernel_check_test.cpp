@@ -1,0 +1,126 @@
+// The gate of kernel benchmarks lets right results through and nothing else.
+#include "bench/kernel_check.h"
+
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+#include <catch2/catch_test_macros.hpp>
+
+#include <cmath>
+#include <limits>
+#include <set>
+
+using namespace dsa;
+using namespace dsa::bench;
+
+namespace {
+
+at::Tensor rows(std::vector<double> values, int64_t width) {
+  return at::tensor(values, at::kDouble).reshape({1, -1, width});
+}
+
+at::Tensor ids(std::vector<int32_t> values, int64_t width) {
+  return at::tensor(values, at::kInt).reshape({1, -1, width});
+}
+
+KernelConfig small() {
+  KernelConfig config;
+  config.top_k = {4};
+  config.heads = {2};
+  config.kv_heads = 1;
+  config.widths = {8};
+  config.index_heads = {2};
+  config.index_widths = {8};
+  config.dtypes = {"f32", "f64"};
+  config.scores = {"uniform", "relu_plateau", "concentrated"};
+  return config;
+}
+
+}  // namespace
+
+TEST_CASE("the error is that of the worst row, relative to its size", "[bench]") {
+  const at::Tensor ref = rows({3, 4, 30, 40}, 2);
+  CHECK(worst_row_error(ref, ref) == 0);
+  CHECK(std::abs(worst_row_error(rows({3, 4.5, 30, 40}, 2), ref) - 0.1) < 1e-12);
+  CHECK(std::abs(worst_row_error(rows({3, 4, 30, 45}, 2), ref) - 0.1) < 1e-12);
+}
+
+TEST_CASE("NaN and misplaced infinities never pass", "[bench]") {
+  const double inf = std::numeric_limits<double>::infinity();
+  const at::Tensor ref = rows({1, -inf, 2, 3}, 2);
+  CHECK(worst_row_error(ref, ref) == 0);
+  CHECK(std::isinf(worst_row_error(rows({1, 0, 2, 3}, 2), ref)));
+  CHECK(std::isinf(worst_row_error(rows({1, -inf, -inf, 3}, 2), ref)));
+  CHECK(std::isnan(worst_row_error(rows({1, -inf, std::nan(""), 3}, 2), ref)));
+}
+
+TEST_CASE("a row without size is measured against the usual row, not against the zeros",
+          "[bench]") {
+  const at::Tensor ref = rows({0, 0, 0, 0, 1, 0}, 1);
+  CHECK(std::abs(worst_row_error(ref + 0.001, ref, 1) - 0.001) < 1e-12);
+}
+
+TEST_CASE("wrong members are counted, near ties may fall either way", "[bench]") {
+  // Query 0 sees one key, query 1 two, query 2 three.
+  const double hidden = -std::numeric_limits<double>::infinity();
+  const at::Tensor scores =
+      at::tensor({5., hidden, hidden, 1., 2., hidden, 3., 1., 2.}).reshape({1, 3, 3});
+  const at::Tensor exact = at::zeros({1, 1, 1}, at::kDouble);
+  CHECK(wrong_members(ids({0, -1, 0, 1, 0, 2}, 2), scores, exact) == 0);
+  CHECK(wrong_members(ids({0, -1, 0, 1, 0, 1}, 2), scores, exact) == 1);  // 1 instead of 2
+  CHECK(wrong_members(ids({0, -1, 0, 1, 0, 1}, 2), scores, exact + 1) == 0);
+  CHECK(wrong_members(ids({0, 1, 0, 1, 0, 2}, 2), scores, exact) == 1);    // a future key
+  CHECK(wrong_members(ids({0, -1, 1, 0, 0, 2}, 2), scores, exact) == 1);   // not ascending
+  CHECK(wrong_members(ids({0, -1, 0, -1, 0, 2}, 2), scores, exact) == 2);  // one too few
+}
+
+TEST_CASE("every backend passes the gate on slices as on the whole, for every distribution",
+          "[bench]") {
+  InputCache inputs;
+  const KernelConfig config = small();
+  size_t checked = 0;
+  for (const KernelCase& kernel : kernel_cases(config, {1, 5, 40})) {
+    if (reason_to_decline(backend(kernel.backend), kernel.op, kernel.problem)) continue;
+    const auto sets = inputs.get(kernel, config);
+    INFO(name(kernel.op) << " " << kernel.backend << " " << kernel.scores
+                         << " L=" << kernel.problem.keys);
+    const Verdict sliced = check(kernel, sets->sets.front(), 3);
+    CHECK(sliced.failure.empty());
+    const Verdict whole = check(kernel, sets->sets.back(), 100);
+    CHECK(whole.failure.empty());
+    ++checked;
+  }
+  CHECK(checked > 100);
+}
+
+TEST_CASE("the gate sees one wrong number in one row", "[bench]") {
+  // Inputs that differ from those the kernel saw in a single value of one key.
+  KernelConfig config = small();
+  config.dtypes = {"f32"};
+  config.families = {"dense_attention", "sparse_attention", "indexer_scores"};
+  for (const KernelCase& kernel : kernel_cases(config, {40})) {
+    if (kernel.backward() || kernel.backend != "reference") continue;
+    InputCache inputs;
+    const InputSet set = inputs.get(kernel, config)->sets.front();
+    InputSet changed = set;
+    changed.k = set.k.clone();
+    changed.k.view({-1})[0] += 1e-2;
+    const at::Tensor right = call(kernel, set).front(), wrong = call(kernel, changed).front();
+    CHECK(worst_row_error(right, right) <= tolerance(kernel));
+    CHECK(worst_row_error(wrong, right) > tolerance(kernel));
+  }
+}
+
+TEST_CASE("inputs are the same for every backend, and their hash sees a changed bit", "[bench]") {
+  InputCache inputs;
+  KernelConfig config = small();
+  config.families = {"dense_attention"};
+  const auto cases = kernel_cases(config, {16});
+  const auto first = inputs.get(cases.front(), config);
+  CHECK(inputs.get(cases.at(1), config) == first);
+  CHECK(first->sets.size() == 4);
+  const uint64_t before = first->hash();
+  InputCache again;
+  CHECK(again.get(cases.front(), config)->hash() == before);
+  first->sets.back().v.view({-1})[3] += 1;
+  CHECK(first->hash() != before);
+}
