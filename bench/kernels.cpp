@@ -41,6 +41,7 @@ class KernelRow : public Row {
   void gate(const char* when, const InputSet& set, Session& session);
   void fail(Session& session, const std::string& status, const std::string& reason);
   void record(Session& session);
+  std::string too_slow(const Session& session) const;
   const InputSet& next_set() { return inputs_->sets[turn_++ % inputs_->sets.size()]; }
 
   KernelCase kernel_;
@@ -77,6 +78,34 @@ KernelRow::KernelRow(const KernelCase& kernel, const KernelConfig& config) : ker
   if (declined.empty()) declined = too_large(kernel, config);
 }
 
+/// Arithmetic, or traffic where there is none: what a row's time grows with.
+double work_of(const KernelCase& kernel) {
+  const Cost work = cost(kernel.op, kernel.pass, kernel.problem);
+  return work.flops > 0 ? work.flops : work.bytes_read + work.bytes_written;
+}
+
+std::string without_length(const KernelCase& kernel) {
+  std::string key = name(kernel.op);
+  for (const auto& [axis, value] : axes(kernel)) {
+    if (axis != "L") key += "/" + value;
+  }
+  return key;
+}
+
+std::string KernelRow::too_slow(const Session& session) const {
+  const auto shorter = session.speeds.find(without_length(kernel_));
+  if (shorter == session.speeds.end()) return "";
+  const auto& [work, seconds] = shorter->second;
+  const double expected = seconds * work_of(kernel_) / work;
+  if (expected <= session.config.kernels.call_budget) return "";
+  char text[160];
+  std::snprintf(
+      text, sizeof text,
+      "a call would take about %.1f s by its shorter length, more than --kernels.call-budget %g",
+      expected, session.config.kernels.call_budget);
+  return text;
+}
+
 void KernelRow::fail(Session& session, const std::string& status, const std::string& reason) {
   failure_ = reason;
   session.gate_failed = session.gate_failed || status == "failed" || status == "invalid";
@@ -92,7 +121,7 @@ void KernelRow::run(benchmark::State& state, Session& session) {
     interrupted_ = true;
     return skip(state, "interrupted");
   }
-  if (!failure_.empty()) return state.SkipWithError(failure_.c_str());
+  if (!failure_.empty()) return bench::fail(state, failure_);
   if (skipped_) return skip(state, "skipped");
   if (session.recorder->metric(id, "time") != nullptr && repetitions_.empty() && !pending_) {
     skipped_ = true;
@@ -101,6 +130,7 @@ void KernelRow::run(benchmark::State& state, Session& session) {
   if (!inputs_) {
     session.progress.begin(id);
     session.recorder->forget_failures(id);
+    if (declined.empty()) declined = too_slow(session);
     if (!declined.empty()) {
       fail(session, "skipped", declined);
       return skip(state, declined);
@@ -108,7 +138,7 @@ void KernelRow::run(benchmark::State& state, Session& session) {
   }
   try {
     if (!inputs_) prepare(session);
-    if (!failure_.empty()) return state.SkipWithError(failure_.c_str());
+    if (!failure_.empty()) return bench::fail(state, failure_);
     const bool spent = timed_seconds_ > session.config.kernels.row_budget;
     if (spent && (pending_ || !repetitions_.empty())) {
       return skip(state, "--kernels.row-budget spent");
@@ -116,7 +146,7 @@ void KernelRow::run(benchmark::State& state, Session& session) {
     time(state, session);
   } catch (const std::exception& error) {
     fail(session, "failed", sentence_of(error));
-    state.SkipWithError(failure_.c_str());
+    bench::fail(state, failure_);
   }
 }
 
@@ -270,6 +300,7 @@ void KernelRow::record(Session& session) {
   }
   char line[96];
   const double middle = median(seconds);
+  session.speeds[without_length(kernel_)] = {work_of(kernel_), middle};
   std::snprintf(line, sizeof line, "%11s %9.1f GFLOP/s %9s  n=%zu  ", shown_seconds(middle).c_str(),
                 work.flops / middle / 1e9, memory.c_str(), repetitions_.size());
   session.progress.print(line + id);

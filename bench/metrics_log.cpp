@@ -61,6 +61,12 @@ MetricsLog::MetricsLog(const std::filesystem::path& file) : file_(file) {
   }
 }
 
+std::vector<double> MetricsLog::step_seconds() const {
+  std::vector<double> seconds;
+  for (const StepResult& step : steps_) seconds.push_back(step.seconds);
+  return seconds;
+}
+
 void MetricsLog::open(int64_t first_step, int64_t first_evaluation) {
   if (lines_) return;
   // What came after the checkpoint was lost and is done again.

@@ -16,6 +16,7 @@ class MetricsLog {
   void add(const Evaluation& evaluation);
   const std::vector<StepResult>& steps() const { return steps_; }
   const std::vector<Evaluation>& evaluations() const { return evaluations_; }
+  std::vector<double> step_seconds() const;
   int64_t last_step() const { return steps_.empty() ? 0 : steps_.back().step; }
 
  private:

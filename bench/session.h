@@ -21,6 +21,8 @@ struct Session {
   std::unique_ptr<Recorder> recorder;
   std::shared_ptr<const Corpus> corpus;  ///< only if a training row was selected
   InputCache inputs;
+  /// Kernel rows without their length -> work and seconds of the last length measured.
+  std::map<std::string, std::pair<double, double>> speeds;
   bool gate_failed = false, seed_failed = false;
 
   std::string label() const { return config.profile ? "profiled" : ""; }

@@ -32,8 +32,8 @@ class TrainingRow : public Row {
   void finish(Session& session) override;
 
  private:
-  /// False if the seed gave no number; the state knows why then.
-  bool run_seed(size_t index, benchmark::State& state, Session& session);
+  /// Median step in seconds, or 0 if a stop was asked for.
+  double run_seed(size_t index, Session& session);
   TrainingResult train(uint64_t seed, Session& session, MetricsLog& log);
   void record_seed(size_t index, const TrainingResult& result, double cpu_seconds,
                    Session& session);
@@ -68,56 +68,52 @@ fs::path TrainingRow::file(uint64_t seed, const char* ending, Session& session) 
 
 void TrainingRow::run(benchmark::State& state, Session& session) {
   const size_t index = next_seed_++;
+  const auto* done = session.recorder->metric(id, "best_validation_loss");
+  if (stop_requested()) return skip(state, "interrupted");
+  if (done != nullptr && done->samples.size() > index) return skip(state, "done before");
+  double step_seconds = 0;
+  std::string failure;
   for (auto _ : state) {
-    state.SetIterationTime(1e-9);  // replaced below; a skipped seed has no time
-    if (stop_requested()) {
-      skip(state, "interrupted");
-      break;
+    try {
+      step_seconds = run_seed(index, session);
+      if (step_seconds > 0) state.SetIterationTime(step_seconds);
+    } catch (const std::exception& error) {
+      failure = sentence_of(error);
     }
-    const auto* done = session.recorder->metric(id, "best_validation_loss");
-    if (done != nullptr && done->samples.size() > index) {
-      skip(state, "done before");
-      break;
-    }
-    if (!run_seed(index, state, session)) break;
   }
-}
-
-bool TrainingRow::run_seed(size_t index, benchmark::State& state, Session& session) {
-  const uint64_t seed = session.config.seeds.at(index);
-  session.progress.begin(id + " seed " + std::to_string(seed));
-  try {
-    const std::clock_t cpu = std::clock();
-    MetricsLog log(file(seed, ".metrics.jsonl", session));
-    TrainingResult result = train(seed, session, log);
-    if (!result.finished) {
-      session.recorder->put(record::Failure{id, "interrupted",
-                                            "stopped after step " +
-                                                std::to_string(log.last_step()) +
-                                                "; --resume continues from its checkpoint",
-                                            labels});
-      skip(state, "interrupted");
-      session.recorder->write();
-      return false;
-    }
-    session.recorder->forget_failures(id);
-    // Evaluations of before a resume count as well.
-    for (const Evaluation& e : log.evaluations()) {
-      result.best_validation_loss = std::fmin(result.best_validation_loss, e.loss);
-      result.best_accuracy = std::fmax(result.best_accuracy, e.accuracy);
-    }
-    const double cpu_seconds = static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
-    put_series(seed, log, session);
-    record_seed(index, result, cpu_seconds, session);
-    state.SetIterationTime(result.median_step_seconds);
-  } catch (const std::exception& error) {
-    record_failed_seed(index, sentence_of(error), session);
-    state.SkipWithError(sentence_of(error).c_str());
-    session.recorder->write();
-    return false;
+  if (!failure.empty()) {
+    record_failed_seed(index, failure, session);
+    fail(state, failure);
+  } else if (step_seconds <= 0) {
+    skip(state, "interrupted");
   }
   session.recorder->write();
-  return true;
+}
+
+double TrainingRow::run_seed(size_t index, Session& session) {
+  const uint64_t seed = session.config.seeds.at(index);
+  session.progress.begin(id + " seed " + std::to_string(seed));
+  const std::clock_t cpu = std::clock();
+  MetricsLog log(file(seed, ".metrics.jsonl", session));
+  TrainingResult result = train(seed, session, log);
+  if (!result.finished) {
+    const std::string step = std::to_string(log.last_step());
+    session.recorder->put(record::Failure{
+        id, "interrupted",
+        "stopped after step " + step + "; --resume continues from its checkpoint", labels});
+    return 0;
+  }
+  session.recorder->forget_failures(id, "interrupted");  // seeds that failed stay
+  // Evaluations of before a resume count as well.
+  for (const Evaluation& e : log.evaluations()) {
+    result.best_validation_loss = std::fmin(result.best_validation_loss, e.loss);
+    result.best_accuracy = std::fmax(result.best_accuracy, e.accuracy);
+  }
+  if (!(result.median_step_seconds > 0)) result.median_step_seconds = median(log.step_seconds());
+  const double cpu_seconds = static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
+  put_series(seed, log, session);
+  record_seed(index, result, cpu_seconds, session);
+  return result.median_step_seconds;
 }
 
 TrainingResult TrainingRow::train(uint64_t seed, Session& session, MetricsLog& log) {

@@ -214,8 +214,10 @@ void Recorder::put(const record::Failure& failure) {
   failures_.push_back(failure);
 }
 
-void Recorder::forget_failures(const std::string& id) {
-  std::erase_if(failures_, [&](const record::Failure& known) { return known.id == id; });
+void Recorder::forget_failures(const std::string& id, const std::string& status) {
+  std::erase_if(failures_, [&](const record::Failure& known) {
+    return known.id == id && (status.empty() || known.status == status);
+  });
 }
 
 void Recorder::write() {

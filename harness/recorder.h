@@ -81,7 +81,8 @@ class Recorder {
   void put(const record::Metric& metric);  ///< replaces the one of the same quantity and labels
   void put(const record::Series& series);
   void put(const record::Failure& failure);  ///< replaces the one of the same id and labels
-  void forget_failures(const std::string& id);
+  /// Drops those of `id`; with a status, only those of that status.
+  void forget_failures(const std::string& id, const std::string& status = "");
   void write();  ///< record.json and all companions, each atomically
   /// Writes everything once more and the line {"type":"end"}. status: done | failed | interrupted.
   void finish(const std::string& status, const std::string& error = "");

@@ -64,6 +64,7 @@ void check(const KernelConfig& c) {
   check_positive<int64_t>("kernels.checked-queries", {c.checked_queries}, 1);
   for (const auto& [field, value] :
        {std::pair{"min-time", c.min_time}, std::pair{"row-budget", c.row_budget},
+        std::pair{"call-budget", c.call_budget},
         std::pair{"memory-budget", c.memory_budget}, std::pair{"input-memory", c.input_memory}}) {
     require(value > 0, "--kernels.", field, " is ", value, "; it must be more than 0");
   }

@@ -25,6 +25,7 @@ struct KernelConfig {
   int64_t repetitions = 7;
   double min_time = 0.1;
   double row_budget = 20;
+  double call_budget = 10;
   double memory_budget = 4;
   int64_t input_sets = 4;
   double input_memory = 256;
@@ -36,8 +37,8 @@ template <class C, class V>
 requires is_a<C, KernelConfig>
 void visit_fields(C& c, V&& v) {
   auto& [families, passes, backends, lengths, top_k, heads, kv_heads, widths, v_width, index_heads,
-         index_widths, dtypes, scores, repetitions, min_time, row_budget, memory_budget, input_sets,
-         input_memory, checked_queries, seed] = c;
+         index_widths, dtypes, scores, repetitions, min_time, row_budget, call_budget,
+         memory_budget, input_sets, input_memory, checked_queries, seed] = c;
   v("families", families, "operations to measure, as `dsa-bench list` names them; empty = all");
   v("passes", passes, "fwd, fwdbwd");
   v("backends", backends, "rows of the backend table; empty = all");
@@ -54,6 +55,9 @@ void visit_fields(C& c, V&& v) {
   v("repetitions", repetitions, "timed repetitions of a row");
   v("min-time", min_time, "seconds one repetition lasts at least");
   v("row-budget", row_budget, "seconds of timing after which a row starts no further repetition");
+  v("call-budget", call_budget,
+    "seconds one call may take; a row that its shorter lengths predict to be slower is skipped and "
+    "listed");
   v("memory-budget", memory_budget, "GiB a row may need; larger ones are skipped and listed");
   v("input-sets", input_sets, "seeded input sets the repetitions rotate through, at most");
   v("input-memory", input_memory,

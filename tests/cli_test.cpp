@@ -220,6 +220,30 @@ TEST_CASE("Ctrl-C ends after the step with exit code 130; --resume trains the re
   CHECK(expected == 401);
 }
 
+TEST_CASE("a row whose budget is spent keeps the repetitions it has", "[cli]") {
+  Bench bench;
+  auto arguments = kKernelsOnly;
+  arguments.insert(arguments.end(), {"--kernels.row-budget", "0.02", "--kernels.min-time", "0.005",
+                                     "--benchmark_repetitions=50", "--filter", "select_top_k"});
+  REQUIRE(bench.run(arguments).code == 0);
+  const size_t samples = sample_lines(bench.folder()).size();
+  CHECK(samples >= 2);
+  CHECK(samples < 50);
+}
+
+TEST_CASE("a row that its shorter length predicts to be too slow is skipped and listed", "[cli]") {
+  Bench bench;
+  const Outcome outcome =
+      bench.run({"--suites", "kernels", "--kernels.families", "select_top_k", "--kernels.backends",
+                 "reference", "--kernels.lengths", "16,256", "--kernels.call-budget", "1e-6"});
+  CHECK(outcome.code == 0);
+  CHECK(sample_lines(bench.folder()).size() == 2);  // L=16 has no shorter length to judge it by
+  const Json failures = bench.json("failures.json");
+  REQUIRE(failures.size() == 1);
+  CHECK_THAT(failures[0]["id"].get<std::string>(), ContainsSubstring("L:256"));
+  CHECK_THAT(failures[0]["reason"].get<std::string>(), ContainsSubstring("--kernels.call-budget"));
+}
+
 TEST_CASE("a seed whose loss explodes is a sample without value; exit code 4 only if strict",
           "[cli]") {
   Bench bench;

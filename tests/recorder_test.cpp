@@ -170,6 +170,18 @@ TEST_CASE("samples of a row whose gate failed are retracted everywhere", "[recor
   REQUIRE(json_of(recorder.folder() / "record.json")["status"] == "failed");
 }
 
+TEST_CASE("forgetting an interruption keeps a seed's failure", "[recorder]") {
+  Folder out;
+  Recorder recorder(out.path, run(), {});
+  recorder.put(record::Failure{kId, "failed", "loss is not finite", {{"seed", "1"}}});
+  recorder.put(record::Failure{kId, "interrupted", "stopped", {}});
+  recorder.forget_failures(kId, "interrupted");
+  REQUIRE(recorder.failures().size() == 1);
+  REQUIRE(recorder.failures()[0].status == "failed");
+  recorder.forget_failures(kId);
+  REQUIRE(recorder.failures().empty());
+}
+
 TEST_CASE("summary.json has the original experiment's shape; failed seeds count", "[recorder]") {
   record::Run r = run();
   const double failed = std::numeric_limits<double>::quiet_NaN();
