@@ -46,7 +46,8 @@ TEST_CASE("a pinned backend never falls back and says why", "[backends]") {
   CHECK_THROWS_MATCHES(
       ops::sparse_attention(in.q, in.k, in.v, random_selection(shape, 1), 1), Error,
       MessageMatches(
-          ContainsSubstring("backend 'torch-sdpa' cannot run sparse: it does not provide sparse")));
+          ContainsSubstring("backend 'torch-sdpa' cannot run sparse_attention: it does not provide "
+                            "sparse_attention")));
 }
 
 TEST_CASE("pins nest and end with their scope", "[backends]") {

@@ -221,5 +221,5 @@ TEST_CASE("a backend without a backward declines in words when gradients are wan
   Problem p;
   CHECK_FALSE(reason_to_decline(forward_only, Op::kSparse, p));
   p.backward = true;
-  CHECK(reason_to_decline(forward_only, Op::kSparse, p) == "it has no backward of sparse");
+  CHECK(reason_to_decline(forward_only, Op::kSparse, p) == "it has no backward of sparse_attention");
 }

@@ -100,7 +100,7 @@ TEST_CASE("nothing selected is exit code 5", "[cli]") {
   }
 }
 
-TEST_CASE("--select L=16 does not take L:160, several values of an axis work", "[cli]") {
+TEST_CASE("select L=16 does not take L:160, several values of an axis work", "[cli]") {
   Bench bench;
   const auto listed = [&](const std::string& select) {
     auto arguments = kKernelsOnly;
@@ -122,6 +122,19 @@ TEST_CASE("list names every benchmark, variant and backend", "[cli]") {
                            "reference", "sparse_attention/pass:fwdbwd/backend:"}) {
     CHECK_THAT(outcome.out, ContainsSubstring(name));
   }
+}
+
+TEST_CASE("every preset is accepted and selects something", "[cli]") {
+  Bench bench;
+  size_t presets = 0;
+  for (const auto& entry : fs::directory_iterator(DSA_PRESETS)) {
+    const Outcome outcome = bench.plain({"--config", entry.path().string(), "list"});
+    INFO(entry.path() << "\n" << outcome.err);
+    CHECK(outcome.code == 0);
+    CHECK_THAT(outcome.out, ContainsSubstring("train/variant:dense/L:64"));
+    ++presets;
+  }
+  CHECK(presets >= 3);
 }
 
 TEST_CASE("a run leaves strict JSON in all files, and --dry-run runs everything once", "[cli]") {
