@@ -3,8 +3,8 @@
 #include "attention/backend_cpu.h"
 #include "attention/cpu/attend_kernels.h"
 #include "attention/cpu/dispatch.h"
+#include "attention/cpu/parallel.h"
 #include "attention/cpu/scratch.h"
-#include "attention/cpu/tasks.h"
 #include "tests/sparse_oracle.h"
 
 #include <ATen/Parallel.h>
@@ -185,7 +185,7 @@ TEST_CASE("tasks really run on more than one thread, each once", "[attend]") {
   std::mutex mutex;
   std::set<std::thread::id> threads;
   std::vector<int> done(8);
-  cpu::for_each_task(8, [&](int64_t i) {
+  cpu::for_each_block(8, [&](int64_t i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     const std::lock_guard lock(mutex);
     threads.insert(std::this_thread::get_id());

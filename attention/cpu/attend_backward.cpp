@@ -7,8 +7,8 @@
 #include "attention/cpu/attend_rows.h"
 #include "attention/cpu/attend_shape.h"
 #include "attention/cpu/dispatch.h"
+#include "attention/cpu/parallel.h"
 #include "attention/cpu/scratch.h"
-#include "attention/cpu/tasks.h"
 #include "attention/cpu/transposed.h"
 
 #include <ATen/ops/empty_like.h>
@@ -19,7 +19,10 @@
 namespace dsa::cpu {
 namespace {
 
-constexpr int64_t kCentres = 512;  // of one task
+/// Tokens of one task: enough to read a panel of the other side several times, few enough to share.
+int64_t centres(int64_t tokens) {
+  return std::clamp<int64_t>(tokens / (4 * int64_t{at::get_num_threads()}) + 1, 16, 512);
+}
 
 struct Call {
   const AttendKernels& kernels;
@@ -61,7 +64,7 @@ struct HeadRows {
 /// Packs k and v of kv head g and clears their gradients.
 void load_kv_head(const Call& c, const HeadRows& r, int64_t b, int64_t g) {
   const AttendShape& n = c.n;
-  for_each_range(n.keys, kCentres, [&](int64_t begin, int64_t end) {
+  for_each_range(n.keys, centres(n.keys), [&](int64_t begin, int64_t end) {
     const int64_t row = (b * n.keys + begin) * n.kv_heads + g, rows = end - begin;
     c.kernels.pack_rows(c.k.const_data_ptr<float>() + row * n.width, n.kv_heads * n.width, rows,
                         n.width, n.padded, r.k + begin * n.padded);
@@ -75,7 +78,7 @@ void load_kv_head(const Call& c, const HeadRows& r, int64_t b, int64_t g) {
 /// Packs q and dout of query head h, and makes what the softmax's gradient needs of each query.
 void load_query_head(const Call& c, const HeadRows& r, int64_t b, int64_t h) {
   const AttendShape& n = c.n;
-  for_each_range(n.queries, kCentres, [&](int64_t begin, int64_t end) {
+  for_each_range(n.queries, centres(n.queries), [&](int64_t begin, int64_t end) {
     const int64_t row = (b * n.queries + begin) * n.heads + h, rows = end - begin;
     const int64_t q_token = n.heads * n.width, out_token = n.heads * n.v_width;
     const float* dout = c.dout.const_data_ptr<float>() + row * n.v_width;
@@ -93,7 +96,7 @@ void load_query_head(const Call& c, const HeadRows& r, int64_t b, int64_t h) {
 void store_rows(const float* packed, int64_t padded, at::Tensor& grad, int64_t tokens,
                 int64_t heads, int64_t width, int64_t b, int64_t h) {
   float* out = grad.mutable_data_ptr<float>() + (b * tokens * heads + h) * width;
-  for_each_range(tokens, kCentres, [&](int64_t begin, int64_t end) {
+  for_each_range(tokens, centres(tokens), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
       std::memcpy(out + i * heads * width, packed + i * padded,
                   static_cast<size_t>(width) * sizeof(float));
@@ -123,11 +126,11 @@ void query_pass(const Call& c, const HeadRows& r, int64_t b) {
   shared.count = c.selection.count.const_data_ptr<int32_t>() + b * c.n.queries;
   shared.ids = c.selection.indices.const_data_ptr<int32_t>() + b * c.n.queries * c.n.top_k;
   shared.grad_qk = r.dq;
-  for_each_range(c.n.queries, kCentres, [&](int64_t begin, int64_t end) {
+  for_each_range(c.n.queries, centres(c.n.queries), [&](int64_t begin, int64_t end) {
     GradBlock block = shared;
     block.begin = begin;
     block.end = end;
-    block.cursors = scratch<int32_t>(Slot::kAttendTask, kCentres);
+    block.cursors = scratch<int32_t>(Slot::kAttendTask, end - begin);
     c.kernels.query_grads(block);
   });
 }
@@ -143,11 +146,11 @@ void key_pass(const Call& c, const HeadRows& r, const TransposedSelection& lists
   shared.ids = lists.queries;
   shared.grad_qk = r.dk;
   shared.grad_v = r.dv;
-  for_each_range(c.n.keys, kCentres, [&](int64_t begin, int64_t end) {
+  for_each_range(c.n.keys, centres(c.n.keys), [&](int64_t begin, int64_t end) {
     GradBlock block = shared;
     block.begin = begin;
     block.end = end;
-    block.cursors = scratch<int32_t>(Slot::kAttendTask, kCentres);
+    block.cursors = scratch<int32_t>(Slot::kAttendTask, end - begin);
     c.kernels.key_grads(block);
   });
 }
@@ -180,7 +183,7 @@ AttentionGrads sparse_backward(const at::Tensor& dout, const at::Tensor& q, cons
   const AttendShape n(q, k, v.size(3), selection, kernels.lanes);
   AttentionGrads grads{at::empty_like(q), at::empty_like(k), at::empty_like(v)};
   const Call call{kernels, n, dout, q, k, v, selection, forward, static_cast<float>(scale), grads};
-  for (int64_t b = 0; b < n.batch; ++b) batch_element(call, b);
+  for_each_batch_element(n.batch, [&](int64_t b) { batch_element(call, b); });
   return grads;
 }
 

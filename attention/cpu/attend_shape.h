@@ -37,12 +37,12 @@ struct AttendShape {
     return std::max<int64_t>(64, kPanelBytes / (row_floats * int64_t{sizeof(float)}));
   }
 
-  /// Queries of a block: as many as `bytes` a query leave in 2 MiB, and enough blocks to share out.
+  /// Queries of a block: scratch of at most 2 MiB, and enough blocks to share out.
   int64_t block(int64_t bytes_per_query, int64_t blocks_per_query_range) const {
     const int64_t fit = (int64_t{2} << 20) / bytes_per_query;
     const int64_t fair =
         queries * blocks_per_query_range / (4 * int64_t{at::get_num_threads()}) + 1;
-    return std::clamp<int64_t>(std::min(fit, std::max<int64_t>(fair, 16)), 1, 1024);
+    return std::clamp<int64_t>(std::min(fit, std::max<int64_t>(fair, 16)), 1, 256);
   }
 };
 

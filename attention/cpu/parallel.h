@@ -18,4 +18,22 @@ void for_each_block(int64_t blocks, const Work& work) {
   });
 }
 
+/// The same for ranges [begin, end) of at most `step` of `count` items.
+template <class Work>
+void for_each_range(int64_t count, int64_t step, const Work& work) {
+  for_each_block((count + step - 1) / step, [&](int64_t block) {
+    const int64_t begin = block * step;
+    work(begin, begin + step < count ? begin + step : count);
+  });
+}
+
+/// work(b) for every batch element: side by side where there is one for each thread (what work does
+/// in parallel is then serial), else one after the other. Short sequences need this: a parallel
+/// region costs microseconds, a head of 64 tokens not many more.
+template <class Work>
+void for_each_batch_element(int64_t batch, const Work& work) {
+  if (batch >= at::get_num_threads()) return for_each_block(batch, work);
+  for (int64_t b = 0; b < batch; ++b) work(b);
+}
+
 }  // namespace dsa::cpu

@@ -1,8 +1,8 @@
 // Counting sort of (query, key) pairs by key, parallel over contiguous ranges of queries.
 #include "attention/cpu/transposed.h"
 
+#include "attention/cpu/parallel.h"
 #include "attention/cpu/scratch.h"
-#include "attention/cpu/tasks.h"
 
 #include <algorithm>
 #include <utility>
@@ -25,7 +25,7 @@ TransposedSelection transposed(const int32_t* ids, const int32_t* counts, int64_
     for (int64_t t = queries * part / parts; t < queries * (part + 1) / parts; ++t)
       for (int32_t i = 0; i < counts[t]; ++i) visit(t, ids[t * top_k + i]);
   };
-  for_each_task(parts, [&](int64_t part) {
+  for_each_block(parts, [&](int64_t part) {
     int32_t* mine = place + part * keys;
     std::fill_n(mine, keys, 0);
     for_each_pair(part, [&](int64_t, int32_t s) { ++mine[s]; });
@@ -39,7 +39,7 @@ TransposedSelection transposed(const int32_t* ids, const int32_t* counts, int64_
     count[s] = total;
     next += total;
   }
-  for_each_task(parts, [&](int64_t part) {
+  for_each_block(parts, [&](int64_t part) {
     int32_t* mine = place + part * keys;
     for_each_pair(
         part, [&](int64_t t, int32_t s) { list[first[s] + mine[s]++] = static_cast<int32_t>(t); });
