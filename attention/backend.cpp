@@ -33,8 +33,9 @@ bool provides_backward(const Backend& row, Op op) {
 
 const std::vector<Backend>& backends() {
   static const std::vector<Backend> table = {
-      cpu_backend(),        torch_sdpa_backend(),   torch_math_backend(),
-      torch_mask_backend(), torch_gather_backend(), reference_backend(),
+      cpu_backend(),        torch_sdpa_backend(),         torch_math_backend(),
+      torch_mask_backend(), torch_gather_heads_backend(), torch_gather_backend(),
+      reference_backend(),
   };
   return table;
 }

@@ -8,6 +8,7 @@ Backend torch_sdpa_backend();
 Backend torch_math_backend();
 Backend torch_mask_backend();
 Backend torch_gather_backend();
+Backend torch_gather_heads_backend();
 Backend reference_backend();
 
 }  // namespace dsa

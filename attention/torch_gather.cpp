@@ -1,6 +1,7 @@
-// Peer `torch-gather`: sparse attention with torch operations and O(T K) work. Head by head, chunks of
-// queries copy their selected keys into buffers that all chunks reuse, then multiply. The chunk is the
-// best of three, measured once per shape. Low precision computes in float32.
+// Peers `torch-gather` and `torch-gather-heads`: sparse attention with torch operations and O(T K)
+// work. Chunks of queries copy their selected keys into buffers that all chunks reuse, then multiply:
+// for all key heads at once, or head by head. The chunk is the best of three, measured once per row and
+// shape. Low precision computes in float32.
 #include "attention/backend_rows.h"
 #include "attention/door.h"
 #include "attention/torch_peers.h"
@@ -26,101 +27,138 @@ constexpr std::array<int64_t, 3> kChunks = {32, 128, 1024};
 constexpr double kLargestBufferBytes = 1ULL << 30;
 constexpr int64_t kTrialQueries = 1024;
 
-/// T, S, H, G, D, V, K, dtype, backward
-using ShapeKey = std::array<int64_t, 9>;
+/// What the two rows differ in: the key heads one gather copies rows of.
+enum class PerGather { kAllHeads, kOneHead };
+
+int64_t heads_per_gather(PerGather per, const Problem& p) {
+  return per == PerGather::kAllHeads ? p.kv_heads : 1;
+}
+
+/// per gather, T, S, H, G, D, V, K, dtype, backward
+using ShapeKey = std::array<int64_t, 10>;
 
 std::mutex chosen_mutex;
 std::map<ShapeKey, int64_t> chosen_chunks;
 
-ShapeKey key_of(const Problem& p, bool backward) {
-  return {p.queries,  p.keys,    p.heads, p.kv_heads,
-          p.qk_width, p.v_width, p.top_k, static_cast<int64_t>(p.dtype),
+ShapeKey key_of(PerGather per, const Problem& p, bool backward) {
+  return {static_cast<int64_t>(per),
+          p.queries,
+          p.keys,
+          p.heads,
+          p.kv_heads,
+          p.qk_width,
+          p.v_width,
+          p.top_k,
+          static_cast<int64_t>(p.dtype),
           backward};
 }
 
 /// Bytes of the gathered keys and values of one chunk.
-double buffer_bytes(const Problem& p, int64_t chunk) {
-  return double(chunk) * double(p.top_k) * double(p.qk_width + p.v_width) *
-         double(c10::elementSize(accumulation_dtype(p.dtype)));
+double buffer_bytes(PerGather per, const Problem& p, int64_t chunk) {
+  return double(chunk) * double(p.top_k) * double(heads_per_gather(per, p)) *
+         double(p.qk_width + p.v_width) * double(c10::elementSize(accumulation_dtype(p.dtype)));
 }
 
 /// The selection of one sequence as index_select wants it.
 struct Ids {
-  at::Tensor ids, padded;  ///< int32 [T, K] with 0 for padding; bool [T, 1, K]
+  at::Tensor ids, padded;  ///< int32 [T, K] with 0 for padding; bool [T, K]
 
   Ids(const ops::Selection& selection, int64_t b)
-      : ids(selection.indices[b].clamp_min(0)), padded(selection.indices[b].lt(0).unsqueeze(1)) {}
+      : ids(selection.indices[b].clamp_min(0)), padded(selection.indices[b].lt(0)) {}
 };
 
-/// One key head of one sequence. Heads first: all heads at once would gather rows too wide for the
-/// caches (measured: 2.5 times slower at L=512, K=256, 8 heads of 64, one thread).
-struct Head {
-  at::Tensor q, k, v;  ///< [T, R, D], [S, D], [S, V]; R query heads share the key head
+/// C key heads of one sequence, heads first, and the buffers their chunks share.
+struct Heads {
+  at::Tensor q, k, v;  ///< [T, C, R, D], [C, S, D], [C, S, V]; R query heads share a key head
   const Ids& selected;
   at::Tensor k_buffer, v_buffer;
-  int64_t g, R;
+  int64_t first, C, R;
 
-  Head(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in, const Ids& ids,
-       int64_t b, int64_t head)
-      : selected(ids), g(head), R(q_in.size(2) / k_in.size(2)) {
+  Heads(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in, const Ids& ids,
+        int64_t first_head, int64_t heads)
+      : selected(ids), first(first_head), C(heads), R(q_in.size(1) / k_in.size(1)) {
     const auto dtype = accumulation_dtype(q_in.scalar_type());
-    q = query_heads(q_in[b]).to(dtype).contiguous();
-    k = k_in[b].select(1, g).to(dtype).contiguous();
-    v = v_in[b].select(1, g).to(dtype).contiguous();
+    q = query_heads(q_in).to(dtype).contiguous();
+    k = key_heads(k_in).to(dtype).contiguous();
+    v = key_heads(v_in).to(dtype).contiguous();
     k_buffer = at::empty({0}, k.options());
     v_buffer = at::empty({0}, v.options());
   }
 
-  /// [T, H, ...] -> [T, R, ...]: those that share this key head.
-  at::Tensor query_heads(const at::Tensor& x) const { return x.narrow(1, g * R, R); }
+  /// [T, H, W] -> [T, C, R, W]: those that share these key heads.
+  at::Tensor query_heads(const at::Tensor& x) const {
+    return x.narrow(1, first * R, C * R).view({x.size(0), C, R, x.size(2)});
+  }
 
-  /// [n, K, W]: the selected rows of `source`, in `buffer`.
+  /// [S, G, W] -> [C, S, W]
+  at::Tensor key_heads(const at::Tensor& x) const { return x.narrow(1, first, C).transpose(0, 1); }
+
+  /// [T, C, R, W] -> [C n, R, W] of the chunk.
+  at::Tensor rows(const at::Tensor& x, int64_t begin, int64_t n) const {
+    return x.narrow(0, begin, n).transpose(0, 1).reshape({C * n, R, x.size(3)});
+  }
+
+  /// The way back: [C n, R, W] -> the chunk of [T, C, R, W].
+  void store(const at::Tensor& to, const at::Tensor& from, int64_t begin, int64_t n) const {
+    to.narrow(0, begin, n).copy_(from.view({C, n, R, -1}).transpose(0, 1));
+  }
+
+  at::Tensor flat_ids(int64_t begin, int64_t n) const {
+    return selected.ids.narrow(0, begin, n).view(-1);
+  }
+
+  /// [C n, K, W]: the selected rows of `source`, in `buffer`.
   at::Tensor gathered(at::Tensor& buffer, const at::Tensor& source, int64_t begin,
                       int64_t n) const {
     buffer.resize_({0});  // keeps the memory; resizing a filled one draws a warning from torch
-    at::index_select_out(buffer, source, 0, selected.ids.narrow(0, begin, n).view(-1));
-    return buffer.view({n, -1, source.size(1)});
+    at::index_select_out(buffer, source, 1, flat_ids(begin, n));
+    return buffer.view({C * n, -1, source.size(2)});
+  }
+
+  /// [C n, 1, K]
+  at::Tensor padding(int64_t begin, int64_t n) const {
+    const int64_t K = selected.padded.size(1);
+    return selected.padded.narrow(0, begin, n).expand({C, n, K}).reshape({C * n, 1, K});
   }
 };
 
-void forward_chunk(Head& in, int64_t begin, int64_t n, double scale,
-                   const ops::AttentionResult& result) {
+/// `out` [T, C, R, V] and `lse` [T, C, R, 1] of these heads are views of the result.
+void forward_chunk(Heads& in, int64_t begin, int64_t n, double scale, const at::Tensor& out,
+                   const at::Tensor& lse) {
   const at::Tensor keys = in.gathered(in.k_buffer, in.k, begin, n);
-  const at::Tensor padded = in.selected.padded.narrow(0, begin, n);
-  at::Tensor p = at::bmm(in.q.narrow(0, begin, n), keys.transpose(1, 2)).mul_(scale);
-  p.masked_fill_(padded, -kInfinity);
-  const at::Tensor lse = p.logsumexp(-1, true);
+  const at::Tensor padding = in.padding(begin, n);
+  at::Tensor p = at::bmm(in.rows(in.q, begin, n), keys.transpose(1, 2)).mul_(scale);
+  p.masked_fill_(padding, -kInfinity);
+  const at::Tensor normalizer = p.logsumexp(-1, true);
   // A query with no key: -inf minus -inf.
-  p.sub_(lse).exp_().masked_fill_(padded, 0);
-  const at::Tensor out = at::bmm(p, in.gathered(in.v_buffer, in.v, begin, n));
-  in.query_heads(result.out.narrow(0, begin, n)).copy_(out);
-  in.query_heads(result.lse.narrow(0, begin, n)).copy_(lse.squeeze(-1));
+  p.sub_(normalizer).exp_().masked_fill_(padding, 0);
+  in.store(out, at::bmm(p, in.gathered(in.v_buffer, in.v, begin, n)), begin, n);
+  in.store(lse, normalizer, begin, n);
 }
 
-/// Of one head, in the accumulation dtype.
+/// Of some heads, in the accumulation dtype.
 struct HeadGrads {
-  at::Tensor dq, dk, dv;  ///< [T, R, D], [S, D], [S, V]
+  at::Tensor dq, dk, dv;  ///< [T, C, R, D], [C, S, D], [C, S, V]
 };
 
-void backward_chunk(Head& in, int64_t begin, int64_t n, double scale, const at::Tensor& dout,
+void backward_chunk(Heads& in, int64_t begin, int64_t n, double scale, const at::Tensor& dout,
                     const at::Tensor& lse, HeadGrads& grads) {
   at::Tensor keys = in.gathered(in.k_buffer, in.k, begin, n);
   at::Tensor values = in.gathered(in.v_buffer, in.v, begin, n);
-  const at::Tensor q = in.q.narrow(0, begin, n), d = dout.narrow(0, begin, n);
-  at::Tensor p = at::bmm(q, keys.transpose(1, 2))
-                     .mul_(scale)
-                     .sub_(lse.narrow(0, begin, n).unsqueeze(-1))
-                     .exp_();
-  p.masked_fill_(in.selected.padded.narrow(0, begin, n), 0);
+  const at::Tensor q = in.rows(in.q, begin, n), d = in.rows(dout, begin, n);
+  at::Tensor p = at::bmm(q, keys.transpose(1, 2)).mul_(scale).sub_(in.rows(lse, begin, n)).exp_();
+  p.masked_fill_(in.padding(begin, n), 0);
   at::Tensor ds = at::bmm(d, values.transpose(1, 2));
   ds.sub_((p * ds).sum(-1, true)).mul_(p).mul_(scale);
-  grads.dq.narrow(0, begin, n).copy_(at::bmm(ds, keys));
+  in.store(grads.dq, at::bmm(ds, keys), begin, n);
   // The buffers have done their work: the terms of dk and dv take their place.
   at::bmm_out(keys, ds.transpose(1, 2), q);
   at::bmm_out(values, p.transpose(1, 2), d);
-  const at::Tensor ids = in.selected.ids.narrow(0, begin, n).view(-1);
-  grads.dk.index_add_(0, ids, keys.view({-1, keys.size(2)}));
-  grads.dv.index_add_(0, ids, values.view({-1, values.size(2)}));
+  const at::Tensor ids = in.flat_ids(begin, n);
+  for (int64_t c = 0; c < in.C; ++c) {
+    grads.dk[c].index_add_(0, ids, keys.view({in.C, ids.size(0), -1})[c]);
+    grads.dv[c].index_add_(0, ids, values.view({in.C, ids.size(0), -1})[c]);
+  }
 }
 
 using RunChunk = std::function<void(int64_t begin, int64_t n)>;
@@ -131,12 +169,12 @@ void run_chunks(int64_t begin, int64_t end, int64_t chunk, const RunChunk& run) 
 
 /// Times the last queries, whose rows are full, with each chunk that fits; the second of two runs
 /// counts. Writes what the real run writes again.
-int64_t measured_chunk(const Problem& p, const RunChunk& run) {
+int64_t measured_chunk(PerGather per, const Problem& p, const RunChunk& run) {
   int64_t best = kChunks.front();
   double best_seconds = kInfinity;
   for (const int64_t chunk : kChunks) {
     if (chunk > kChunks.front() &&
-        (chunk / 4 >= p.queries || buffer_bytes(p, chunk) > kLargestBufferBytes))
+        (chunk / 4 >= p.queries || buffer_bytes(per, p, chunk) > kLargestBufferBytes))
       continue;
     const int64_t begin = std::max<int64_t>(0, p.queries - kTrialQueries);
     double seconds = 0;
@@ -150,11 +188,11 @@ int64_t measured_chunk(const Problem& p, const RunChunk& run) {
   return best;
 }
 
-int64_t best_chunk(const Problem& p, bool backward, const RunChunk& run) {
+int64_t best_chunk(PerGather per, const Problem& p, bool backward, const RunChunk& run) {
   const std::lock_guard lock(chosen_mutex);
-  const auto known = chosen_chunks.find(key_of(p, backward));
+  const auto known = chosen_chunks.find(key_of(per, p, backward));
   if (known != chosen_chunks.end()) return known->second;
-  return chosen_chunks[key_of(p, backward)] = measured_chunk(p, run);
+  return chosen_chunks[key_of(per, p, backward)] = measured_chunk(per, p, run);
 }
 
 Problem problem_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -166,64 +204,72 @@ Problem problem_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
   return p;
 }
 
+template <PerGather per>
 ops::AttentionResult sparse_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                     const ops::Selection& selection, double scale) {
   const Problem p = problem_of(q, k, v, selection);
+  const int64_t heads = heads_per_gather(per, p);
   ops::AttentionResult result{
       at::empty({q.size(0), p.queries, p.heads, p.v_width}, q.options()),
       at::empty({q.size(0), p.queries, p.heads}, q.options().dtype(accumulation_dtype(p.dtype)))};
   for (int64_t b = 0; b < q.size(0); ++b) {
     const Ids ids(selection, b);
-    const ops::AttentionResult sequence{result.out[b], result.lse[b]};
-    for (int64_t g = 0; g < p.kv_heads; ++g) {
-      Head in(q, k, v, ids, b, g);
+    for (int64_t g = 0; g < p.kv_heads; g += heads) {
+      Heads in(q[b], k[b], v[b], ids, g, heads);
+      const at::Tensor out = in.query_heads(result.out[b]);
+      const at::Tensor lse = in.query_heads(result.lse[b].unsqueeze(-1));
       const RunChunk run = [&](int64_t begin, int64_t n) {
-        forward_chunk(in, begin, n, scale, sequence);
+        forward_chunk(in, begin, n, scale, out, lse);
       };
-      run_chunks(0, p.queries, best_chunk(p, false, run), run);
+      run_chunks(0, p.queries, best_chunk(per, p, false, run), run);
     }
   }
   return result;
 }
 
+template <PerGather per>
 AttentionGrads sparse_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                const at::Tensor& v, const ops::Selection& selection,
                                const ops::AttentionResult& forward, double scale) {
   const Problem p = problem_of(q, k, v, selection);
+  const int64_t heads = heads_per_gather(per, p);
   AttentionGrads total{at::empty_like(q), at::empty_like(k), at::empty_like(v)};
   for (int64_t b = 0; b < q.size(0); ++b) {
     const Ids ids(selection, b);
-    for (int64_t g = 0; g < p.kv_heads; ++g) {
-      Head in(q, k, v, ids, b, g);
+    for (int64_t g = 0; g < p.kv_heads; g += heads) {
+      Heads in(q[b], k[b], v[b], ids, g, heads);
       const at::Tensor d = in.query_heads(dout[b]).to(in.q.scalar_type()).contiguous();
-      const at::Tensor lse = in.query_heads(forward.lse[b]);
+      const at::Tensor lse = in.query_heads(forward.lse[b].unsqueeze(-1));
       HeadGrads grads{at::empty_like(in.q), at::zeros_like(in.k), at::zeros_like(in.v)};
       const RunChunk run = [&](int64_t begin, int64_t n) {
         backward_chunk(in, begin, n, scale, d, lse, grads);
       };
-      const int64_t chunk = best_chunk(p, true, run);
+      const int64_t chunk = best_chunk(per, p, true, run);
       grads.dk.zero_();  // the trials have added to them
       grads.dv.zero_();
       run_chunks(0, p.queries, chunk, run);
       in.query_heads(total.dq[b]).copy_(grads.dq);
-      total.dk[b].select(1, g).copy_(grads.dk);
-      total.dv[b].select(1, g).copy_(grads.dv);
+      in.key_heads(total.dk[b]).copy_(grads.dk);
+      in.key_heads(total.dv[b]).copy_(grads.dv);
     }
   }
   return total;
 }
 
+template <PerGather per>
 std::optional<std::string> declines_gather(Op, const Problem& p) {
   if (auto reason = declines_device(p)) return reason;
-  return declines_bytes("buffer of gathered keys and values", buffer_bytes(p, kChunks.front()));
+  return declines_bytes("buffer of gathered keys and values",
+                        buffer_bytes(per, p, kChunks.front()));
 }
 
+template <PerGather per>
 std::string chunk_note(Op op, const Problem& p) {
   if (op != Op::kSparse) return "";
   const std::lock_guard lock(chosen_mutex);
   std::string note;
   for (const bool backward : {false, true}) {
-    const auto known = chosen_chunks.find(key_of(p, backward));
+    const auto known = chosen_chunks.find(key_of(per, p, backward));
     if (known == chosen_chunks.end()) continue;
     note += (note.empty() ? "" : ", ") + std::string(backward ? "backward" : "forward") +
             " chunk " + std::to_string(known->second);
@@ -231,19 +277,34 @@ std::string chunk_note(Op op, const Problem& p) {
   return note;
 }
 
+template <PerGather per>
+Backend gather_row(const char* name, const char* description) {
+  Backend row;
+  row.name = name;
+  row.description = description;
+  row.role = "peer";
+  row.declines = declines_gather<per>;
+  row.sparse_forward = sparse_forward<per>;
+  row.sparse_backward = sparse_backward<per>;
+  row.note = chunk_note<per>;
+  return row;
+}
+
 }  // namespace
 }  // namespace torch_peers
 
 Backend torch_gather_backend() {
-  Backend row;
-  row.name = "torch-gather";
-  row.description = "torch index_select and bmm over query chunks; the best chunk of 32, 128, 1024";
-  row.role = "peer";
-  row.declines = torch_peers::declines_gather;
-  row.sparse_forward = torch_peers::sparse_forward;
-  row.sparse_backward = torch_peers::sparse_backward;
-  row.note = torch_peers::chunk_note;
-  return row;
+  return torch_peers::gather_row<torch_peers::PerGather::kAllHeads>(
+      "torch-gather",
+      "torch index_select and bmm over query chunks, all key heads at once; "
+      "the best chunk of 32, 128, 1024");
+}
+
+Backend torch_gather_heads_backend() {
+  return torch_peers::gather_row<torch_peers::PerGather::kOneHead>(
+      "torch-gather-heads",
+      "torch index_select and bmm over query chunks, one key head at a time; "
+      "the best chunk of 32, 128, 1024");
 }
 
 }  // namespace dsa

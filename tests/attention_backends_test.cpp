@@ -43,11 +43,11 @@ TEST_CASE("a pinned backend never falls back and says why", "[backends]") {
   const AttentionInputs in = attention_inputs(shape, 1, at::kFloat);
   const UseBackend use("torch-sdpa");
   CHECK_NOTHROW(ops::dense_attention(in.q, in.k, in.v, 1));
-  CHECK_THROWS_MATCHES(
-      ops::sparse_attention(in.q, in.k, in.v, random_selection(shape, 1), 1), Error,
-      MessageMatches(
-          ContainsSubstring("backend 'torch-sdpa' cannot run sparse_attention: it does not provide "
-                            "sparse_attention")));
+  CHECK_THROWS_MATCHES(ops::sparse_attention(in.q, in.k, in.v, random_selection(shape, 1), 1),
+                       Error,
+                       MessageMatches(ContainsSubstring(
+                           "backend 'torch-sdpa' cannot run sparse_attention: it does not provide "
+                           "sparse_attention")));
 }
 
 TEST_CASE("pins nest and end with their scope", "[backends]") {
@@ -74,26 +74,39 @@ TEST_CASE("peers decline matrices that would not fit, in words", "[backends]") {
              ContainsSubstring("its mask of queries by keys needs 4096.0 GiB"));
   CHECK_THAT(reason("torch-math", Op::kDense), ContainsSubstring("needs 32768.0 GiB"));
   CHECK(reason("torch-gather", Op::kSparse) == "accepted");
+  CHECK(reason("torch-gather-heads", Op::kSparse) == "accepted");
   CHECK(reason("torch-sdpa", Op::kDense) == "accepted");
 }
 
-TEST_CASE("the gather peer measures its chunk once for a shape and says which", "[backends]") {
+TEST_CASE("each gather peer measures its own chunk once for a shape and says which", "[backends]") {
   const Shape shape{.B = 1, .T = 300, .S = 300, .H = 2, .G = 2, .D = 8, .V = 8, .K = 16};
   const AttentionInputs in = attention_inputs(shape, 1, at::kFloat);
   Problem p;
   p.queries = p.keys = 300, p.heads = p.kv_heads = 2, p.qk_width = p.v_width = 8, p.top_k = 16;
-  const Backend& gather = backend("torch-gather");
-  CHECK(gather.note(Op::kSparse, p).empty());
-  const UseBackend use("torch-gather");
-  const at::Tensor q = in.q.clone().requires_grad_();
-  const auto run = [&] {
-    return ops::sparse_attention(q, in.k, in.v, random_selection(shape, 1), 1).out;
-  };
-  const at::Tensor out = run();
-  const std::string note = gather.note(Op::kSparse, p);
-  CHECK_THAT(note, ContainsSubstring("forward chunk "));
-  out.sum().backward();
-  CHECK_THAT(gather.note(Op::kSparse, p), ContainsSubstring(note + ", backward chunk "));
-  run();
-  CHECK_THAT(gather.note(Op::kSparse, p), ContainsSubstring(note));
+  for (const char* row : {"torch-gather", "torch-gather-heads"}) {
+    CAPTURE(row);
+    const Backend& gather = backend(row);
+    CHECK(gather.note(Op::kSparse, p).empty());  // the other row's choice is not this one's
+    const UseBackend use(row);
+    const at::Tensor q = in.q.clone().requires_grad_();
+    const auto run = [&] {
+      return ops::sparse_attention(q, in.k, in.v, random_selection(shape, 1), 1).out;
+    };
+    const at::Tensor out = run();
+    const std::string note = gather.note(Op::kSparse, p);
+    CHECK_THAT(note, ContainsSubstring("forward chunk "));
+    out.sum().backward();
+    CHECK_THAT(gather.note(Op::kSparse, p), ContainsSubstring(note + ", backward chunk "));
+    run();
+    CHECK_THAT(gather.note(Op::kSparse, p), ContainsSubstring(note));
+  }
+}
+
+TEST_CASE("a gather buffer is as large as the heads it holds", "[backends]") {
+  Problem p = large_problem();
+  p.heads = p.kv_heads = 128, p.top_k = 65536;
+  p.qk_width = p.v_width = 128;  // 32 x 65536 keys of 256 floats: 2 GiB a head
+  CHECK(reason_to_decline(backend("torch-gather-heads"), Op::kSparse, p).value_or("") == "");
+  CHECK_THAT(reason_to_decline(backend("torch-gather"), Op::kSparse, p).value_or("accepted"),
+             ContainsSubstring("its buffer of gathered keys and values needs 256.0 GiB"));
 }

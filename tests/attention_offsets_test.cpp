@@ -52,7 +52,7 @@ TEST_CASE("keys beyond 2^31 elements are read where they are", "[ops][offsets]")
     scores = ops::selected_scores(index_q, small.k.view({1, 6, 256}), weight, all);
   }
   // With one key head these two read selected rows only; the others touch or copy every key.
-  for (const char* row : {"torch-gather", "cpu"}) {
+  for (const char* row : {"torch-gather", "torch-gather-heads", "cpu"}) {
     const UseBackend use(row);
     CAPTURE(row, shape.text());
     const auto got = ops::sparse_attention(small.q, k, v, far, small.scale);
