@@ -26,6 +26,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::array<int64_t, 3> kChunks = {32, 128, 1024};
 constexpr double kLargestBufferBytes = 1ULL << 30;
 constexpr int64_t kTrialQueries = 1024;
+constexpr int kTrialRounds = 3;  // the first one warms up
 
 /// What the two rows differ in: the key heads one gather copies rows of.
 enum class PerGather { kAllHeads, kOneHead };
@@ -167,25 +168,25 @@ void run_chunks(int64_t begin, int64_t end, int64_t chunk, const RunChunk& run) 
   for (int64_t at = begin; at < end; at += chunk) run(at, std::min(chunk, end - at));
 }
 
-/// Times the last queries, whose rows are full, with each chunk that fits; the second of two runs
-/// counts. Writes what the real run writes again.
+/// Times the last queries, whose rows are full, with each chunk that fits. Rounds in turn, each chunk's
+/// fastest counts: one disturbed trial must not saddle a shape with the wrong chunk. Writes what the
+/// real run writes again.
 int64_t measured_chunk(PerGather per, const Problem& p, const RunChunk& run) {
-  int64_t best = kChunks.front();
-  double best_seconds = kInfinity;
-  for (const int64_t chunk : kChunks) {
-    if (chunk > kChunks.front() &&
-        (chunk / 4 >= p.queries || buffer_bytes(per, p, chunk) > kLargestBufferBytes))
-      continue;
-    const int64_t begin = std::max<int64_t>(0, p.queries - kTrialQueries);
-    double seconds = 0;
-    for (int trial = 0; trial < 2; ++trial) {
+  const int64_t begin = std::max<int64_t>(0, p.queries - kTrialQueries);
+  std::array<double, kChunks.size()> fastest;
+  fastest.fill(kInfinity);
+  for (int round = 0; round < kTrialRounds; ++round) {
+    for (size_t i = 0; i < kChunks.size(); ++i) {
+      const bool fits =
+          kChunks[i] / 4 < p.queries && buffer_bytes(per, p, kChunks[i]) <= kLargestBufferBytes;
+      if (i > 0 && !fits) continue;
       const auto start = std::chrono::steady_clock::now();
-      run_chunks(begin, p.queries, chunk, run);
-      seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      run_chunks(begin, p.queries, kChunks[i], run);
+      const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+      fastest[i] = std::min(fastest[i], elapsed.count());
     }
-    if (seconds < best_seconds) best_seconds = seconds, best = chunk;
   }
-  return best;
+  return kChunks[static_cast<size_t>(std::ranges::min_element(fastest) - fastest.begin())];
 }
 
 int64_t best_chunk(PerGather per, const Problem& p, bool backward, const RunChunk& run) {
