@@ -284,7 +284,8 @@ TEST_CASE("offsets are 64-bit: keys 12 GiB apart give the bits of keys side by s
                  .counts = &count,
                  .top_k = selected,
                  .scale = 0.125f,
-                 .panel_keys = keys,
+                 .keys = keys,
+                 .panel_shift = 9,
                  .scratch = nullptr};
       f.v = rows;
       f.v_width = f.v_padded = f.out_token = width;

@@ -58,7 +58,8 @@ QueryBlock query_block(const Inputs& in, const float* keys, int64_t b, int64_t g
   block.counts = in.selection.count.const_data_ptr<int32_t>() + row;
   block.top_k = n.top_k;
   block.scale = in.scale;
-  block.panel_keys = n.panel(std::max(n.padded, n.v_padded));
+  block.keys = n.keys;
+  block.panel_shift = n.forward_panel_shift();
   return block;
 }
 

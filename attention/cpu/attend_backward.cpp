@@ -110,9 +110,8 @@ GradBlock grad_block(const Call& c, const HeadRows& r) {
   block.lse2 = r.lse2;
   block.delta = r.delta;
   block.scale = c.scale;
-  // Not AttendShape::panel: one head at a time reads no row again from the L1 cache.
-  block.panel =
-      std::max<int64_t>(64, kPanelBytes / ((c.n.padded + c.n.v_padded) * int64_t{sizeof(float)}));
+  // One head at a time: no row is read again from the L1 cache, however many share it.
+  block.panel_shift = AttendShape::panel_shift(c.n.padded + c.n.v_padded);
   return block;
 }
 
@@ -122,6 +121,7 @@ void query_pass(const Call& c, const HeadRows& r, int64_t b) {
   shared.centre_v = r.dout;
   shared.neighbour_qk = r.k;
   shared.neighbour_v = r.v;
+  shared.neighbours = c.n.keys;
   shared.first = r.query_first;
   shared.count = c.selection.count.const_data_ptr<int32_t>() + b * c.n.queries;
   shared.ids = c.selection.indices.const_data_ptr<int32_t>() + b * c.n.queries * c.n.top_k;
@@ -130,7 +130,7 @@ void query_pass(const Call& c, const HeadRows& r, int64_t b) {
     GradBlock block = shared;
     block.begin = begin;
     block.end = end;
-    block.cursors = scratch<int32_t>(Slot::kAttendTask, end - begin);
+    block.scratch = scratch<int32_t>(Slot::kAttendTask, c.kernels.grad_scratch(block));
     c.kernels.query_grads(block);
   });
 }
@@ -141,6 +141,7 @@ void key_pass(const Call& c, const HeadRows& r, const TransposedSelection& lists
   shared.centre_v = r.v;
   shared.neighbour_qk = r.q;
   shared.neighbour_v = r.dout;
+  shared.neighbours = c.n.queries;
   shared.first = lists.first;
   shared.count = lists.count;
   shared.ids = lists.queries;
@@ -150,7 +151,7 @@ void key_pass(const Call& c, const HeadRows& r, const TransposedSelection& lists
     GradBlock block = shared;
     block.begin = begin;
     block.end = end;
-    block.cursors = scratch<int32_t>(Slot::kAttendTask, end - begin);
+    block.scratch = scratch<int32_t>(Slot::kAttendTask, c.kernels.grad_scratch(block));
     c.kernels.key_grads(block);
   });
 }

@@ -2,8 +2,7 @@
 // thread in the order of its list. Both passes recompute the probability of a pair from q . k and
 // lse: cheaper than 8 bytes a pair scattered to the other pass, and O(1) memory.
 #pragma once
-#include "attention/cpu/attend_kernels.h"
-#include "attention/cpu/attend_rows.h"
+#include "attention/cpu/attend_panels.h"
 
 namespace dsa::cpu {
 
@@ -35,16 +34,30 @@ template <class Isa>
   return Isa::load(lanes);
 }
 
+template <class Isa>
+int64_t centre_groups(const GradBlock& g) {
+  int64_t groups = 0;
+  for (int64_t c = g.begin; c < g.end; ++c) groups += (g.count[c] + Isa::kWidth - 1) / Isa::kWidth;
+  return groups;
+}
+
+template <class Isa>
+int64_t grad_scratch(const GradBlock& g) {
+  return panels_scratch<Isa>(g.end - g.begin, centre_groups<Isa>(g),
+                             (g.neighbours >> g.panel_shift) + 1);
+}
+
 template <class Isa, class Visit>
 [[gnu::always_inline]] inline void walk_centres(const GradBlock& g, const Visit& visit) {
   const auto list_of = [&](int64_t i) { return g.ids + g.first[g.begin + i]; };
   const auto count_of = [&](int64_t i) -> int64_t { return g.count[g.begin + i]; };
-  walk_panels<Isa>(g.end - g.begin, g.panel, g.cursors, list_of, count_of,
-                   [&](int64_t i, int64_t begin, int64_t end) {
-                     Slots<Isa> slots;
-                     for (int64_t c = begin; c < end; c += Isa::kWidth)
-                       visit(g.begin + i, slots.ids(list_of(i), c, count_of(i)),
-                             Isa::first(count_of(i) - c));
+  const Panels panels =
+      panels_in<Isa>(g.scratch, g.panel_shift, g.neighbours, centre_groups<Isa>(g));
+  sort_groups<Isa>(panels, g.end - g.begin, list_of, count_of);
+  walk_groups<Isa>(panels, list_of, count_of, PanelRows{g.neighbour_qk, g.padded},
+                   PanelRows{g.neighbour_v, g.v_padded},
+                   [&](int64_t i, int64_t, const int32_t* ids, typename Isa::Mask lanes) {
+                     visit(g.begin + i, ids, lanes);
                    });
 }
 

@@ -1,9 +1,7 @@
 // Sparse-attention forward and attention mass as templates on the ISA. A block of queries goes
-// through three phases (scores, softmax, values); the first and last walk panels of keys, so that
-// k rows and then v rows come from the L2 cache.
+// through three phases: scores, softmax, values. The first and last walk panels of keys.
 #pragma once
-#include "attention/cpu/attend_kernels.h"
-#include "attention/cpu/attend_rows.h"
+#include "attention/cpu/attend_panels.h"
 
 namespace dsa::cpu {
 
@@ -19,26 +17,47 @@ void scale_queries(const QueryBlock& b, float* scaled) {
     }
 }
 
+/// Groups of the block's selection.
+template <class Isa>
+int64_t query_groups(const QueryBlock& b) {
+  int64_t groups = 0;
+  for (int64_t t = 0; t < b.queries; ++t) groups += (b.counts[t] + Isa::kWidth - 1) / Isa::kWidth;
+  return groups;
+}
+
+template <class Isa>
+Panels sorted_panels(const QueryBlock& b, float* scratch) {
+  const Panels panels = panels_in<Isa>(reinterpret_cast<int32_t*>(scratch), b.panel_shift, b.keys,
+                                       query_groups<Isa>(b));
+  sort_groups<Isa>(
+      panels, b.queries, [&](int64_t t) { return b.ids + t * b.top_k; },
+      [&](int64_t t) -> int64_t { return b.counts[t]; });
+  return panels;
+}
+
+/// walk_groups over the block's selection while rows of `width` floats are read.
+template <class Isa, class Visit>
+[[gnu::always_inline]] inline void walk_block(const QueryBlock& b, const Panels& panels,
+                                              const float* rows, int64_t width,
+                                              const Visit& visit) {
+  walk_groups<Isa>(
+      panels, [&](int64_t t) { return b.ids + t * b.top_k; },
+      [&](int64_t t) -> int64_t { return b.counts[t]; }, PanelRows{rows, width},
+      PanelRows{nullptr, 0}, visit);
+}
+
 /// Base-2 scores of every selected pair: scores[queries][heads][rounded top_k], the padding lowest.
 template <class Isa>
-void score_phase(const QueryBlock& b, const float* scaled, int32_t* cursors, float* scores) {
+void score_phase(const QueryBlock& b, const Panels& panels, const float* scaled, float* scores) {
   const int64_t stride = rounded_up<Isa>(b.top_k);
-  const auto list_of = [&](int64_t t) { return b.ids + t * b.top_k; };
-  const auto count_of = [&](int64_t t) -> int64_t { return b.counts[t]; };
-  walk_panels<Isa>(b.queries, b.panel_keys, cursors, list_of, count_of,
-                   [&](int64_t t, int64_t begin, int64_t end) {
-                     const int32_t* list = list_of(t);
-                     const int64_t count = count_of(t);
-                     Slots<Isa> slots;
-                     for (int64_t h = t * b.heads; h < (t + 1) * b.heads; ++h)
-                       for (int64_t c = begin; c < end; c += Isa::kWidth) {
-                         auto s = dots<Isa>(scaled + h * b.padded, b.k, b.padded,
-                                            slots.ids(list, c, count));
-                         if (c + Isa::kWidth > count)
-                           s = Isa::blend(Isa::first(count - c), s, Isa::set1(kLowest));
-                         Isa::store(scores + h * stride + c, s);
-                       }
-                   });
+  walk_block<Isa>(b, panels, b.k, b.padded,
+                  [&](int64_t t, int64_t slot, const int32_t* ids, typename Isa::Mask lanes) {
+                    for (int64_t h = t * b.heads; h < (t + 1) * b.heads; ++h) {
+                      const auto s = dots<Isa>(scaled + h * b.padded, b.k, b.padded, ids);
+                      Isa::store(scores + h * stride + slot,
+                                 Isa::blend(lanes, s, Isa::set1(kLowest)));
+                    }
+                  });
 }
 
 struct Softmax {
@@ -84,30 +103,17 @@ void softmax_phase(const ForwardBlock& f, float* scores, float* inverse) {
 
 /// sums[queries][heads][v_padded] = sum of exponential * v row.
 template <class Isa>
-void value_phase(const ForwardBlock& f, const float* scores, int32_t* cursors, float* sums) {
+void value_phase(const ForwardBlock& f, const Panels& panels, const float* scores, float* sums) {
   const QueryBlock& b = f.query;
   const int64_t stride = rounded_up<Isa>(b.top_k);
-  const auto list_of = [&](int64_t t) { return b.ids + t * b.top_k; };
-  const auto count_of = [&](int64_t t) -> int64_t { return b.counts[t]; };
   for (int64_t i = 0; i < b.queries * b.heads * f.v_padded; i += Isa::kWidth)
     Isa::store(sums + i, Isa::zero());
-  walk_panels<Isa>(b.queries, b.panel_keys, cursors, list_of, count_of,
-                   [&](int64_t t, int64_t begin, int64_t end) {
-                     const int32_t* list = list_of(t);
-                     const int64_t count = count_of(t);
-                     Slots<Isa> slots;
-                     const int64_t whole = end <= count ? end : end - Isa::kWidth;
-                     for (int64_t h = t * b.heads; h < (t + 1) * b.heads; ++h) {
-                       const float* p = scores + h * stride;
-                       float* sum = sums + h * f.v_padded;
-                       if (whole > begin)
-                         add_rows<Isa>(sum, f.v, f.v_padded, list + begin, p + begin,
-                                       whole - begin);
-                       if (whole < end)
-                         add_rows<Isa>(sum, f.v, f.v_padded, slots.ids(list, whole, count),
-                                       p + whole, Isa::kWidth);
-                     }
-                   });
+  walk_block<Isa>(b, panels, f.v, f.v_padded,
+                  [&](int64_t t, int64_t slot, const int32_t* ids, typename Isa::Mask) {
+                    for (int64_t h = t * b.heads; h < (t + 1) * b.heads; ++h)
+                      add_rows<Isa>(sums + h * f.v_padded, f.v, f.v_padded, ids,
+                                    scores + h * stride + slot, Isa::kWidth);
+                  });
 }
 
 template <class Isa>
@@ -127,7 +133,8 @@ void store_outputs(const ForwardBlock& f, const float* sums, const float* invers
 template <class Isa>
 int64_t query_scratch(const QueryBlock& b) {
   return b.queries * b.heads * (b.padded + rounded_up<Isa>(b.top_k)) +
-         rounded_up<Isa>(b.queries * (1 + b.heads));
+         rounded_up<Isa>(b.queries * b.heads) +
+         panels_scratch<Isa>(b.queries, query_groups<Isa>(b), (b.keys >> b.panel_shift) + 1);
 }
 
 template <class Isa>
@@ -143,11 +150,11 @@ void forward_block(const ForwardBlock& f) {
   float* scores = scaled + rows * b.padded;
   float* sums = scores + rows * rounded_up<Isa>(b.top_k);
   float* inverse = sums + rows * f.v_padded;
-  int32_t* cursors = reinterpret_cast<int32_t*>(inverse + rows);
+  const Panels panels = sorted_panels<Isa>(b, inverse + rounded_up<Isa>(rows));
   scale_queries<Isa>(b, scaled);
-  score_phase<Isa>(b, scaled, cursors, scores);
+  score_phase<Isa>(b, panels, scaled, scores);
   softmax_phase<Isa>(f, scores, inverse);
-  value_phase<Isa>(f, scores, cursors, sums);
+  value_phase<Isa>(f, panels, scores, sums);
   store_outputs<Isa>(f, sums, inverse);
 }
 
@@ -164,7 +171,7 @@ void mass_block(const MassBlock& m) {
   float* scaled = b.scratch;
   float* scores = scaled + rows * b.padded;
   scale_queries<Isa>(b, scaled);
-  score_phase<Isa>(b, scaled, reinterpret_cast<int32_t*>(scores + rows * stride), scores);
+  score_phase<Isa>(b, sorted_panels<Isa>(b, scores + rows * stride), scaled, scores);
   const auto weight = Isa::set1(m.weight);
   for (int64_t t = 0; t < b.queries; ++t)
     for (int64_t h = 0; h < b.heads; ++h) {

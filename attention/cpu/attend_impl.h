@@ -45,6 +45,7 @@ constexpr AttendKernels attend_kernels_of() {
           .forward = forward_block<Isa>,
           .mass_scratch = mass_scratch<Isa>,
           .mass = mass_block<Isa>,
+          .grad_scratch = grad_scratch<Isa>,
           .query_grads = query_grads<Isa>,
           .key_grads = key_grads<Isa>};
 }

@@ -19,8 +19,9 @@ struct QueryBlock {
   const int32_t* counts;
   int64_t top_k;
   float scale;
-  int64_t panel_keys;  ///< keys walked at a time, so that their rows stay in the L2 cache
-  float* scratch;      ///< of the size the kernel's *_scratch function gives, in floats
+  int64_t keys;
+  int32_t panel_shift;  ///< 1 << panel_shift keys are walked at a time, their rows in the L2 cache
+  float* scratch;       ///< of the size the kernel's *_scratch function gives, in floats
 };
 
 struct ForwardBlock {
@@ -57,10 +58,11 @@ struct GradBlock {
   const float* lse2;   ///< of each query, to base 2
   const float* delta;  ///< of each query: dout . out
   float scale;
-  int64_t panel;     ///< neighbours walked at a time
-  float* grad_qk;    ///< [centres][padded], added to: dq (or dk)
-  float* grad_v;     ///< [centres][v_padded], added to: dv; query_grads leaves it alone
-  int32_t* cursors;  ///< scratch, end - begin
+  int64_t neighbours;
+  int32_t panel_shift;  ///< 1 << panel_shift neighbours are walked at a time
+  float* grad_qk;       ///< [centres][padded], added to: dq (or dk)
+  float* grad_v;        ///< [centres][v_padded], added to: dv; query_grads leaves it alone
+  int32_t* scratch;     ///< of grad_scratch(block) 32-bit words
 };
 
 struct AttendKernels {
@@ -83,6 +85,7 @@ struct AttendKernels {
   int64_t (*mass_scratch)(const MassBlock&);
   void (*mass)(const MassBlock&);
 
+  int64_t (*grad_scratch)(const GradBlock&);
   void (*query_grads)(const GradBlock&);
   void (*key_grads)(const GradBlock&);
 };

@@ -115,40 +115,4 @@ template <class Isa>
     add_columns<Isa, 1>(sum + c, rows + c, width, ids, weights, slots);
 }
 
-/// A register's worth of slots of one list, from slot `at`. The last one is filled up with the
-/// list's own last id: a row of another key must not enter, even with weight 0, for it may hold NaN.
-template <class Isa>
-struct Slots {
-  int32_t filled[Isa::kWidth];
-
-  [[gnu::always_inline]] const int32_t* ids(const int32_t* list, int64_t at, int64_t count) {
-    if (at + Isa::kWidth <= count) return list + at;
-    for (int64_t j = 0; j < Isa::kWidth; ++j) filled[j] = list[at + j < count ? at + j : count - 1];
-    return filled;
-  }
-};
-
-/// Calls visit(i, begin, end) for list i of `lists`, panel after panel of neighbours, until every
-/// slot has been visited once. begin is a multiple of kWidth: slots go by registers, and the one
-/// that starts inside a panel is done whole. So panels bound the working set and cost nothing.
-template <class Isa, class ListOf, class CountOf, class Visit>
-[[gnu::always_inline]] inline void walk_panels(int64_t lists, int64_t panel, int32_t* cursors,
-                                               const ListOf& list_of, const CountOf& count_of,
-                                               const Visit& visit) {
-  for (int64_t i = 0; i < lists; ++i) cursors[i] = 0;
-  int64_t unfinished = 1;
-  for (int64_t limit = panel; unfinished > 0; limit += panel) {
-    unfinished = 0;
-    for (int64_t i = 0; i < lists; ++i) {
-      const int64_t count = count_of(i), begin = cursors[i];
-      const int32_t* list = list_of(i);
-      int64_t end = begin;
-      while (end < count && list[end] < limit) end += Isa::kWidth;
-      cursors[i] = static_cast<int32_t>(end);
-      unfinished += end < count ? 1 : 0;
-      if (end > begin) visit(i, begin, end);
-    }
-  }
-}
-
 }  // namespace dsa::cpu

@@ -1,0 +1,125 @@
+// The order in which a block of lists (of selected keys, or of the queries that selected a key) is
+// walked: panel after panel of neighbouring rows, so that rows come from the L2 cache, a register's
+// worth of slots at a time. The order is sorted once and then walked without a branch that data
+// decides: a misprediction would drain the loads that hide the cache's latency.
+#pragma once
+#include "attention/cpu/attend_kernels.h"
+#include "attention/cpu/attend_rows.h"
+
+namespace dsa::cpu {
+
+/// A register's worth of slots of one list; the last group of a list may be shorter.
+struct Group {
+  int32_t list, slot;
+};
+
+/// Groups by panel, then by list. A group belongs to the panel of its first row and is done whole.
+struct Panels {
+  int32_t shift;    ///< a panel is 1 << shift rows
+  int64_t count;    ///< panels
+  int32_t* ends;    ///< [count]: groups in this panel and those before it
+  Group* groups;    ///< and kLookAhead more, for prefetching
+  int32_t* filled;  ///< [lists][kWidth]: ids of each list's shorter group
+};
+
+/// Rows of one matrix whose next panel is fetched while this one is worked on.
+struct PanelRows {
+  const float* rows;
+  int64_t row;  ///< floats
+};
+
+inline constexpr int64_t kLookAhead = 4;       ///< groups
+inline constexpr int64_t kLinesPerGroup = 16;  ///< of the next panel, at most: 4 rows of 64 floats
+inline constexpr int64_t kLineBytes = 64;
+
+template <class Isa>
+int64_t panels_scratch(int64_t lists, int64_t groups, int64_t panels) {
+  return rounded_up<Isa>(panels) + 2 * (groups + kLookAhead) + lists * Isa::kWidth;
+}
+
+template <class Isa>
+Panels panels_in(int32_t* scratch, int32_t shift, int64_t rows, int64_t groups) {
+  const int64_t count = (rows >> shift) + 1;
+  Panels p{shift, count, scratch, reinterpret_cast<Group*>(scratch + rounded_up<Isa>(count)),
+           nullptr};
+  p.filled = reinterpret_cast<int32_t*>(p.groups + groups + kLookAhead);
+  return p;
+}
+
+/// Fills p: a counting sort by panel, which keeps the order of lists and slots.
+/// @param list_of, count_of  ids of list i, ascending, and how many they are
+template <class Isa, class ListOf, class CountOf>
+void sort_groups(const Panels& p, int64_t lists, const ListOf& list_of, const CountOf& count_of) {
+  constexpr int64_t W = Isa::kWidth;
+  for (int64_t i = 0; i < p.count; ++i) p.ends[i] = 0;
+  for (int64_t i = 0; i < lists; ++i) {
+    const int32_t* list = list_of(i);
+    const int64_t count = count_of(i), whole = count / W * W;
+    for (int64_t c = 0; c < count; c += W) ++p.ends[list[c] >> p.shift];
+    // Filled up with the list's own last id: a row of another key must not enter, even with weight
+    // 0, for it may hold NaN.
+    if (whole < count)
+      for (int64_t j = 0; j < W; ++j)
+        p.filled[i * W + j] = list[whole + j < count ? whole + j : count - 1];
+  }
+  int32_t before = 0;
+  for (int64_t i = 0; i < p.count; ++i) {
+    const int32_t here = p.ends[i];
+    p.ends[i] = before;
+    before += here;
+  }
+  for (int64_t i = 0; i < lists; ++i) {
+    const int32_t* list = list_of(i);
+    const int64_t count = count_of(i);
+    for (int64_t c = 0; c < count; c += W)
+      p.groups[p.ends[list[c] >> p.shift]++] = {static_cast<int32_t>(i), static_cast<int32_t>(c)};
+  }
+  for (int64_t i = 0; i < kLookAhead; ++i)
+    p.groups[before + i] = before > 0 ? p.groups[before - 1] : Group{0, 0};
+}
+
+/// Cache lines of the next panel, and how many of them one group asks for.
+struct NextPanel {
+  const char* line;
+  int64_t lines_per_group;
+
+  NextPanel(const Panels& p, int64_t panel, int64_t groups, const PanelRows& m)
+      : line(reinterpret_cast<const char*>(m.rows + ((panel + 1) << p.shift) * m.row)),
+        lines_per_group(0) {
+    if (panel + 2 >= p.count || groups == 0) return;  // the last panel may not be a whole one
+    const int64_t lines = ((m.row * int64_t{sizeof(float)}) << p.shift) / kLineBytes;
+    lines_per_group = (lines + groups - 1) / groups;
+    if (lines_per_group > kLinesPerGroup) lines_per_group = kLinesPerGroup;
+  }
+
+  [[gnu::always_inline]] void prefetch() {
+    for (int64_t i = 0; i < lines_per_group; ++i, line += kLineBytes)
+      __builtin_prefetch(line, 0, 2);
+  }
+};
+
+/// Calls visit(list, slot, ids, lanes) for every group: ids are kWidth rows, of which those in
+/// `lanes` are the list's slots from `slot` on.
+template <class Isa, class ListOf, class CountOf, class Visit>
+[[gnu::always_inline]] inline void walk_groups(const Panels& p, const ListOf& list_of,
+                                               const CountOf& count_of, const PanelRows& first,
+                                               const PanelRows& second, const Visit& visit) {
+  int64_t i = 0;
+  for (int64_t panel = 0; panel < p.count; ++panel) {
+    const int64_t end = p.ends[panel];
+    NextPanel a(p, panel, end - i, first), b(p, panel, end - i, second);
+    for (; i < end; ++i) {
+      const Group ahead = p.groups[i + kLookAhead];
+      __builtin_prefetch(list_of(ahead.list) + ahead.slot, 0, 3);
+      a.prefetch();
+      b.prefetch();
+      const Group now = p.groups[i];
+      const int64_t left = count_of(now.list) - now.slot;
+      const int32_t* ids =
+          left >= Isa::kWidth ? list_of(now.list) + now.slot : p.filled + now.list * Isa::kWidth;
+      visit(int64_t{now.list}, int64_t{now.slot}, ids, Isa::first(left));
+    }
+  }
+}
+
+}  // namespace dsa::cpu
