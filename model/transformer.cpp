@@ -146,9 +146,8 @@ Transformer::Transformer(const std::string& variant_name, const AttentionConfig&
 Transformer::Trunk Transformer::trunk(const at::Tensor& tokens) {
   require(tokens.dim() == 2 && tokens.scalar_type() == at::kLong, "tokens are ",
           tokens.scalar_type(), " ", tokens.sizes(), "; they must be int64 [B, T]");
-  const double dropout = parts_->model.dropout;
   const at::Tensor positions = at::arange(tokens.size(1), tokens.options());
-  at::Tensor hidden = at::dropout(at::embedding(parts_->embedding, tokens), dropout, is_training());
+  at::Tensor hidden = at::embedding(parts_->embedding, tokens);
   std::vector<at::Tensor> indexer_losses, router_losses;
   for (const auto& block : parts_->blocks) {
     const Block::Output output = block->forward(hidden, positions);
@@ -156,8 +155,7 @@ Transformer::Trunk Transformer::trunk(const at::Tensor& tokens) {
     if (output.indexer_loss.defined()) indexer_losses.push_back(output.indexer_loss);
     if (output.router_loss.defined()) router_losses.push_back(output.router_loss);
   }
-  hidden = at::dropout(parts_->final_norm->forward(hidden), dropout, is_training());
-  return {hidden, mean_of(indexer_losses), mean_of(router_losses)};
+  return {parts_->final_norm->forward(hidden), mean_of(indexer_losses), mean_of(router_losses)};
 }
 
 ModelOutput Transformer::forward(const at::Tensor& tokens, const at::Tensor& targets) {

@@ -13,13 +13,13 @@ struct ModelConfig {
   int64_t expert_width = 256;
   double router_noise = 0.0;
   double load_balance_weight = 0.01;
-  double dropout = 0.0;  ///< of the embedding, residual branches, expert hidden and head input
+  double dropout = 0.0;  ///< of residual branches and expert hidden layers
   double embedding_std = 0.02;
   int64_t head_chunk = 0;  ///< tokens per chunk of the linear cross-entropy; 0 = chosen by size
 };
 
 template <class C, class V>
-  requires is_a<C, ModelConfig>
+requires is_a<C, ModelConfig>
 void visit_fields(C& c, V&& v) {
   auto& [n_layers, vocab_size, n_experts, n_active, expert_width, router_noise, load_balance_weight,
          dropout, embedding_std, head_chunk] = c;
@@ -30,8 +30,9 @@ void visit_fields(C& c, V&& v) {
   v("expert-width", expert_width, "hidden width of an expert (linear, SiLU, linear)");
   v("router-noise", router_noise, "standard deviation of the noise on router logits in training");
   v("load-balance-weight", load_balance_weight, "factor of the router's load-balance loss");
-  v("dropout", dropout, "dropout probability of embedding, residual branches, expert hidden layers and head input");
-  v("embedding-std", embedding_std, "standard deviation of the tied embedding at the start (the seed: 1)");
+  v("dropout", dropout, "dropout probability of residual branches and expert hidden layers");
+  v("embedding-std", embedding_std,
+    "standard deviation of the tied embedding at the start (the seed: 1)");
   v("head-chunk", head_chunk, "tokens per chunk of the linear cross-entropy; 0 = chosen by size");
 }
 
@@ -44,12 +45,14 @@ struct ModelOutput {
   at::Tensor correct;       ///< bool [B, T], arg max equals target, no gradient
   at::Tensor indexer_loss;  ///< scalar, mean over layers; undefined without an indexer that trains,
                             ///< and while gradients are off
-  at::Tensor router_loss;   ///< scalar load-balance loss, mean over layers; undefined without experts
+  at::Tensor
+      router_loss;  ///< scalar load-balance loss, mean over layers; undefined without experts
 };
 
 class Transformer : public torch::nn::Module {
  public:
-  Transformer(const std::string& variant, const AttentionConfig& attention, const ModelConfig& model);
+  Transformer(const std::string& variant, const AttentionConfig& attention,
+              const ModelConfig& model);
   /// @param tokens   int64 [B, T], each in [0, vocab_size)
   /// @param targets  int64 [B, T], tokens shifted left by one; -100 = not scored
   ModelOutput forward(const at::Tensor& tokens, const at::Tensor& targets);

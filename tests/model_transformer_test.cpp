@@ -174,10 +174,11 @@ TEST_CASE("the loss is the mean of the scored token losses", "[model][transforme
   CHECK(relative_error(output.loss, plain) < 1e-5);
 }
 
-TEST_CASE("the seed's initialisation starts near 200 nats instead of ln V",
+TEST_CASE("the seed's initialisation starts far above 200 nats instead of ln V",
           "[model][transformer]") {
-  // The input token's own logit is |e|^2 = 256 but for what dropout and the branches turn away; the
-  // original measured 215 on its text. Random tokens, none repeated, are the upper end.
+  // The input token's own logit is |e|^2 = 256 but for what the branches turn away. The original's
+  // own code starts at 239-244 on random tokens (three seeds); dropout on the embedding and the
+  // head input, which it does not have, would take 13 off.
   AttentionConfig attention = seed_attention();
   attention.dropout = 0.1;
   const at::NoGradGuard no_gradient;
@@ -189,8 +190,8 @@ TEST_CASE("the seed's initialisation starts near 200 nats instead of ln V",
     return model->forward(tokens, targets_of(tokens)).loss.item<double>();
   };
   const double as_published = first_loss(1.0);
-  CHECK(as_published > 190);
-  CHECK(as_published < 240);
+  CHECK(as_published > 234);
+  CHECK(as_published < 250);
   CHECK(std::abs(first_loss(0.02) - std::log(49152.0)) < 0.5);
 }
 
