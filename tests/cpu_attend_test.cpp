@@ -273,7 +273,8 @@ TEST_CASE("offsets are 64-bit: keys 12 GiB apart give the bits of keys side by s
     const auto attend = [&](const float* rows, const std::vector<int32_t>& ids) {
       std::vector<float> result(static_cast<size_t>(width + 1));
       cpu::ForwardBlock f{};
-      f.query = {.q = q.const_data_ptr<float>(),
+      f.query = {.bf16 = false,
+                 .q = q.const_data_ptr<float>(),
                  .q_token = width,
                  .queries = 1,
                  .heads = 1,
@@ -302,13 +303,39 @@ TEST_CASE("offsets are 64-bit: keys 12 GiB apart give the bits of keys side by s
   munmap(memory, bytes);
 }
 
-TEST_CASE("float64 and bfloat16 are declined in words", "[attend]") {
-  for (const auto dtype : {at::kDouble, at::kBFloat16}) {
-    Problem problem;
-    problem.dtype = dtype;
-    const auto reason = cpu_backend().declines(Op::kSparse, problem);
-    REQUIRE(reason.has_value());
-    REQUIRE(reason->find("float32") != std::string::npos);
-  }
+TEST_CASE("float64 attention is declined in words, bfloat16 is not", "[attend]") {
+  Problem problem;
+  problem.dtype = at::kDouble;
+  const auto reason = cpu_backend().declines(Op::kSparse, problem);
+  REQUIRE(reason.has_value());
+  REQUIRE(reason->find("float32") != std::string::npos);
   REQUIRE_FALSE(cpu_backend().declines(Op::kSparse, Problem{}).has_value());
+  problem.dtype = at::kBFloat16;
+  REQUIRE_FALSE(cpu_backend().declines(Op::kSparse, problem).has_value());
+}
+
+TEST_CASE("rows of bfloat16 are rounded to nearest even, NaN and infinity kept", "[attend]") {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const at::Tensor values =
+      at::tensor({1.0f, 1.00390625f, 1.01171875f, -1.00390625f, 3.4e38f, 1e-40f, -0.0f, 0.0f,
+                  infinity, -infinity, std::numeric_limits<float>::quiet_NaN(), 1.0000001f,
+                  -2.7182818f, 65504.0f, 1e30f, -1e-30f, 0.333333f});
+  const at::Tensor expected = values.to(at::kBFloat16);
+  for (const cpu::IsaRow& row : cpu::isa_rows()) {
+    if (!row.supported()) continue;
+    INFO(row.name);
+    at::Tensor rounded = at::zeros({17}, at::kBFloat16);
+    at::Tensor padded = at::zeros({32});
+    padded.narrow(0, 0, 17).copy_(values);
+    row.attend->bfloat16.unpack(padded.const_data_ptr<float>(), 32, 1, 17,
+                                rounded.mutable_data_ptr(), 17);
+    CHECK(at::equal(rounded.isnan(), expected.isnan()));
+    CHECK(at::equal(rounded.nan_to_num(0.0, 1e38, -1e38), expected.nan_to_num(0.0, 1e38, -1e38)));
+    at::Tensor back = at::ones({32});
+    row.attend->bfloat16.pack(expected.const_data_ptr(), 17, 1, 17, 32,
+                              back.mutable_data_ptr<float>());
+    CHECK(
+        at::equal(back.narrow(0, 0, 17).nan_to_num(7.0), expected.to(at::kFloat).nan_to_num(7.0)));
+    CHECK(back.narrow(0, 17, 15).eq(0).all().item<bool>());
+  }
 }

@@ -15,15 +15,19 @@ namespace {
 
 constexpr int64_t kPackedKeys = 256;  // of one packing task
 
-/// One batch element of k or v with rows made whole registers, [G][S][padded]. Token-major rows
-/// of one head would lie G rows apart and fill only some sets of the caches.
-const float* packed_heads(const AttendKernels& kernels, const float* tokens, int64_t keys,
-                          int64_t kv_heads, int64_t width, int64_t padded, float* packed) {
-  if (kv_heads == 1 && width == padded) return tokens;
+/// Batch element b of k or v as packed rows, [G][S][padded]. Token-major rows of one head would lie G
+/// rows apart and fill only some sets of the caches.
+const float* packed_heads(const AttendKernels& kernels, const at::Tensor& tokens, int64_t b,
+                          int64_t padded, float* packed) {
+  const int64_t keys = tokens.size(1), kv_heads = tokens.size(2), width = tokens.size(3);
+  const int64_t first = b * keys * kv_heads * width;
+  if (kv_heads == 1 && width == padded && !is_bf16(tokens))
+    return tokens.const_data_ptr<float>() + first;
   for_each_range(keys, kPackedKeys, [&](int64_t begin, int64_t end) {
     for (int64_t g = 0; g < kv_heads; ++g)
-      kernels.pack_rows(tokens + (begin * kv_heads + g) * width, kv_heads * width, end - begin,
-                        width, padded, packed + (g * keys + begin) * padded);
+      kernels.rows(is_bf16(tokens))
+          .pack(element(tokens, first + (begin * kv_heads + g) * width), kv_heads * width,
+                end - begin, width, padded, packed + (g * keys + begin) * padded);
   });
   return packed;
 }
@@ -47,7 +51,8 @@ QueryBlock query_block(const Inputs& in, const float* keys, int64_t b, int64_t g
   const AttendShape& n = in.n;
   const int64_t row = b * n.queries + begin;
   QueryBlock block{};
-  block.q = in.q.const_data_ptr<float>() + (row * n.heads + g * n.group()) * n.width;
+  block.bf16 = is_bf16(in.q);
+  block.q = element(in.q, (row * n.heads + g * n.group()) * n.width);
   block.q_token = n.heads * n.width;
   block.queries = end - begin;
   block.heads = n.group();
@@ -63,21 +68,13 @@ QueryBlock query_block(const Inputs& in, const float* keys, int64_t b, int64_t g
   return block;
 }
 
-const float* packed_keys(const Inputs& in, int64_t b, float* packed) {
-  const AttendShape& n = in.n;
-  return packed_heads(in.kernels, in.k.const_data_ptr<float>() + b * n.keys * n.kv_heads * n.width,
-                      n.keys, n.kv_heads, n.width, n.padded, packed);
-}
-
 void forward_element(const Inputs& in, const at::Tensor& v, int64_t b,
                      ops::AttentionResult& result) {
   const AttendShape& n = in.n;
   const int64_t k_floats = n.kv_heads * n.keys * n.padded;
   float* packed = scratch<float>(Slot::kAttendCall, k_floats + n.kv_heads * n.keys * n.v_padded);
-  const float* keys = packed_keys(in, b, packed);
-  const float* values =
-      packed_heads(in.kernels, v.const_data_ptr<float>() + b * n.keys * n.kv_heads * n.v_width,
-                   n.keys, n.kv_heads, n.v_width, n.v_padded, packed + k_floats);
+  const float* keys = packed_heads(in.kernels, in.k, b, n.padded, packed);
+  const float* values = packed_heads(in.kernels, v, b, n.v_padded, packed + k_floats);
   const int64_t step = block_queries(n, n.kv_heads);
   const int64_t blocks = (n.queries + step - 1) / step;
   for_each_block(blocks * n.kv_heads, [&](int64_t task) {
@@ -88,7 +85,7 @@ void forward_element(const Inputs& in, const at::Tensor& v, int64_t b,
     block.v = values + g * n.keys * n.v_padded;
     block.v_width = n.v_width;
     block.v_padded = n.v_padded;
-    block.out = result.out.mutable_data_ptr<float>() + head * n.v_width;
+    block.out = mutable_element(result.out, head * n.v_width);
     block.out_token = n.heads * n.v_width;
     block.lse = result.lse.mutable_data_ptr<float>() + head;
     block.lse_token = n.heads;
@@ -100,7 +97,7 @@ void forward_element(const Inputs& in, const at::Tensor& v, int64_t b,
 void mass_element(const Inputs& in, const at::Tensor& lse, int64_t b, at::Tensor& mass) {
   const AttendShape& n = in.n;
   float* packed = scratch<float>(Slot::kAttendCall, n.kv_heads * n.keys * n.padded);
-  const float* keys = packed_keys(in, b, packed);
+  const float* keys = packed_heads(in.kernels, in.k, b, n.padded, packed);
   for_each_range(n.queries, block_queries(n, 1), [&](int64_t begin, int64_t end) {
     const int64_t row = b * n.queries + begin;
     MassBlock block{};
@@ -122,8 +119,9 @@ ops::AttentionResult sparse_forward(const at::Tensor& q, const at::Tensor& k, co
                                     const ops::Selection& selection, double scale) {
   const AttendKernels& kernels = *isa_in_use().attend;
   const AttendShape n(q, k, v.size(3), selection, kernels.lanes);
-  ops::AttentionResult result{at::empty({n.batch, n.queries, n.heads, n.v_width}, q.options()),
-                              at::empty({n.batch, n.queries, n.heads}, q.options())};
+  ops::AttentionResult result{
+      at::empty({n.batch, n.queries, n.heads, n.v_width}, q.options()),
+      at::empty({n.batch, n.queries, n.heads}, q.options().dtype(at::kFloat))};
   const Inputs in{kernels, n, q, k, selection, static_cast<float>(scale)};
   for_each_batch_element(n.batch, [&](int64_t b) { forward_element(in, v, b, result); });
   return result;
@@ -133,7 +131,7 @@ at::Tensor attention_mass(const at::Tensor& q, const at::Tensor& k, const ops::S
                           const at::Tensor& lse, double scale) {
   const AttendKernels& kernels = *isa_in_use().attend;
   const AttendShape n(q, k, 0, selection, kernels.lanes);
-  at::Tensor mass = at::zeros({n.batch, n.queries, n.top_k}, q.options());
+  at::Tensor mass = at::zeros({n.batch, n.queries, n.top_k}, q.options().dtype(at::kFloat));
   const Inputs in{kernels, n, q, k, selection, static_cast<float>(scale)};
   for_each_batch_element(n.batch, [&](int64_t b) { mass_element(in, lse, b, mass); });
   return mass;

@@ -13,7 +13,6 @@
 
 #include <ATen/ops/empty_like.h>
 
-#include <cstring>
 #include <utility>
 
 namespace dsa::cpu {
@@ -26,6 +25,7 @@ int64_t centres(int64_t tokens) {
 
 struct Call {
   const AttendKernels& kernels;
+  const RowKernels& rows;
   const AttendShape& n;
   const at::Tensor &dout, &q, &k, &v;
   const ops::Selection& selection;
@@ -66,10 +66,10 @@ void load_kv_head(const Call& c, const HeadRows& r, int64_t b, int64_t g) {
   const AttendShape& n = c.n;
   for_each_range(n.keys, centres(n.keys), [&](int64_t begin, int64_t end) {
     const int64_t row = (b * n.keys + begin) * n.kv_heads + g, rows = end - begin;
-    c.kernels.pack_rows(c.k.const_data_ptr<float>() + row * n.width, n.kv_heads * n.width, rows,
-                        n.width, n.padded, r.k + begin * n.padded);
-    c.kernels.pack_rows(c.v.const_data_ptr<float>() + row * n.v_width, n.kv_heads * n.v_width, rows,
-                        n.v_width, n.v_padded, r.v + begin * n.v_padded);
+    c.rows.pack(element(c.k, row * n.width), n.kv_heads * n.width, rows, n.width, n.padded,
+                r.k + begin * n.padded);
+    c.rows.pack(element(c.v, row * n.v_width), n.kv_heads * n.v_width, rows, n.v_width, n.v_padded,
+                r.v + begin * n.v_padded);
     std::fill_n(r.dk + begin * n.padded, rows * n.padded, 0.0f);
     std::fill_n(r.dv + begin * n.v_padded, rows * n.v_padded, 0.0f);
   });
@@ -81,25 +81,24 @@ void load_query_head(const Call& c, const HeadRows& r, int64_t b, int64_t h) {
   for_each_range(n.queries, centres(n.queries), [&](int64_t begin, int64_t end) {
     const int64_t row = (b * n.queries + begin) * n.heads + h, rows = end - begin;
     const int64_t q_token = n.heads * n.width, out_token = n.heads * n.v_width;
-    const float* dout = c.dout.const_data_ptr<float>() + row * n.v_width;
-    c.kernels.pack_rows(c.q.const_data_ptr<float>() + row * n.width, q_token, rows, n.width,
-                        n.padded, r.q + begin * n.padded);
-    c.kernels.pack_rows(dout, out_token, rows, n.v_width, n.v_padded, r.dout + begin * n.v_padded);
-    c.kernels.row_dots(dout, out_token, c.forward.out.const_data_ptr<float>() + row * n.v_width,
-                       out_token, rows, n.v_width, r.delta + begin);
+    const void* dout = element(c.dout, row * n.v_width);
+    c.rows.pack(element(c.q, row * n.width), q_token, rows, n.width, n.padded,
+                r.q + begin * n.padded);
+    c.rows.pack(dout, out_token, rows, n.v_width, n.v_padded, r.dout + begin * n.v_padded);
+    c.rows.dots(dout, element(c.forward.out, row * n.v_width), out_token, rows, n.v_width,
+                r.delta + begin);
     const float* lse = c.forward.lse.const_data_ptr<float>() + row;
     for (int64_t t = 0; t < rows; ++t) r.lse2[begin + t] = lse[t * n.heads] * kLog2E;
     std::fill_n(r.dq + begin * n.padded, rows * n.padded, 0.0f);
   });
 }
 
-void store_rows(const float* packed, int64_t padded, at::Tensor& grad, int64_t tokens,
-                int64_t heads, int64_t width, int64_t b, int64_t h) {
-  float* out = grad.mutable_data_ptr<float>() + (b * tokens * heads + h) * width;
+void store_rows(const Call& c, const float* packed, int64_t padded, at::Tensor& grad, int64_t b,
+                int64_t h) {
+  const int64_t tokens = grad.size(1), heads = grad.size(2), width = grad.size(3);
   for_each_range(tokens, centres(tokens), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      std::memcpy(out + i * heads * width, packed + i * padded,
-                  static_cast<size_t>(width) * sizeof(float));
+    c.rows.unpack(packed + begin * padded, padded, end - begin, width,
+                  mutable_element(grad, ((b * tokens + begin) * heads + h) * width), heads * width);
   });
 }
 
@@ -168,10 +167,10 @@ void batch_element(const Call& c, int64_t b) {
       load_query_head(c, rows, b, h);
       query_pass(c, rows, b);
       key_pass(c, rows, lists);
-      store_rows(rows.dq, n.padded, c.grads.dq, n.queries, n.heads, n.width, b, h);
+      store_rows(c, rows.dq, n.padded, c.grads.dq, b, h);
     }
-    store_rows(rows.dk, n.padded, c.grads.dk, n.keys, n.kv_heads, n.width, b, g);
-    store_rows(rows.dv, n.v_padded, c.grads.dv, n.keys, n.kv_heads, n.v_width, b, g);
+    store_rows(c, rows.dk, n.padded, c.grads.dk, b, g);
+    store_rows(c, rows.dv, n.v_padded, c.grads.dv, b, g);
   }
 }
 
@@ -183,7 +182,8 @@ AttentionGrads sparse_backward(const at::Tensor& dout, const at::Tensor& q, cons
   const AttendKernels& kernels = *isa_in_use().attend;
   const AttendShape n(q, k, v.size(3), selection, kernels.lanes);
   AttentionGrads grads{at::empty_like(q), at::empty_like(k), at::empty_like(v)};
-  const Call call{kernels, n, dout, q, k, v, selection, forward, static_cast<float>(scale), grads};
+  const Call call{kernels, kernels.rows(is_bf16(q)),  n,    dout, q, k, v, selection,
+                  forward, static_cast<float>(scale), grads};
   for_each_batch_element(n.batch, [&](int64_t b) { batch_element(call, b); });
   return grads;
 }

@@ -2,19 +2,26 @@
 // through three phases: scores, softmax, values. The first and last walk panels of keys.
 #pragma once
 #include "attention/cpu/attend_panels.h"
+#include "attention/cpu/bf16.h"
 
 namespace dsa::cpu {
 
 /// q of the block, scaled so that scores are base-2 exponents: [queries][heads][padded].
-template <class Isa>
-void scale_queries(const QueryBlock& b, float* scaled) {
+template <class Isa, class Element>
+void scale_queries_of(const QueryBlock& b, float* scaled) {
   const auto factor = Isa::set1(b.scale * kLog2E);
   for (int64_t t = 0; t < b.queries; ++t)
     for (int64_t h = 0; h < b.heads; ++h) {
-      const float* q = b.q + t * b.q_token + h * b.width;
+      const Element* q = static_cast<const Element*>(b.q) + t * b.q_token + h * b.width;
       for (int64_t x = 0; x < b.padded; x += Isa::kWidth, scaled += Isa::kWidth)
-        Isa::store(scaled, Isa::mul(factor, Isa::load(q + x, Isa::first(b.width - x))));
+        Isa::store(scaled, Isa::mul(factor, load_lanes<Isa>(q + x, b.width - x)));
     }
+}
+
+template <class Isa>
+void scale_queries(const QueryBlock& b, float* scaled) {
+  if (b.bf16) return scale_queries_of<Isa, Bf16>(b, scaled);
+  scale_queries_of<Isa, float>(b, scaled);
 }
 
 /// Groups of the block's selection.
@@ -116,17 +123,17 @@ void value_phase(const ForwardBlock& f, const Panels& panels, const float* score
                   });
 }
 
-template <class Isa>
+template <class Isa, class Element>
 void store_outputs(const ForwardBlock& f, const float* sums, const float* inverse) {
   const QueryBlock& b = f.query;
   for (int64_t t = 0; t < b.queries; ++t)
     for (int64_t h = 0; h < b.heads; ++h) {
       const int64_t i = t * b.heads + h;
-      float* out = f.out + t * f.out_token + h * f.v_width;
+      Element* out = static_cast<Element*>(f.out) + t * f.out_token + h * f.v_width;
       const auto factor = Isa::set1(inverse[i]);
       for (int64_t x = 0; x < f.v_width; x += Isa::kWidth)
-        Isa::store(out + x, Isa::mul(factor, Isa::load(sums + i * f.v_padded + x)),
-                   Isa::first(f.v_width - x));
+        store_lanes<Isa>(out + x, Isa::mul(factor, Isa::load(sums + i * f.v_padded + x)),
+                         f.v_width - x);
     }
 }
 
@@ -155,7 +162,8 @@ void forward_block(const ForwardBlock& f) {
   score_phase<Isa>(b, panels, scaled, scores);
   softmax_phase<Isa>(f, scores, inverse);
   value_phase<Isa>(f, panels, scores, sums);
-  store_outputs<Isa>(f, sums, inverse);
+  if (b.bf16) return store_outputs<Isa, Bf16>(f, sums, inverse);
+  store_outputs<Isa, float>(f, sums, inverse);
 }
 
 template <class Isa>

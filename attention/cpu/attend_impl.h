@@ -13,34 +13,51 @@ void exp2_row(const float* x, int64_t n, float* out) {
   }
 }
 
-template <class Isa>
-void pack_rows(const float* src, int64_t stride, int64_t rows, int64_t width, int64_t padded,
+template <class Isa, class Element>
+void pack_rows(const void* src, int64_t stride, int64_t rows, int64_t width, int64_t padded,
                float* dst) {
-  for (int64_t i = 0; i < rows; ++i)
+  for (int64_t i = 0; i < rows; ++i) {
+    const Element* row = static_cast<const Element*>(src) + i * stride;
     for (int64_t x = 0; x < padded; x += Isa::kWidth)
-      Isa::store(dst + i * padded + x, Isa::load(src + i * stride + x, Isa::first(width - x)));
+      Isa::store(dst + i * padded + x, load_lanes<Isa>(row + x, width - x));
+  }
 }
 
-template <class Isa>
-void row_dots(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t rows,
-              int64_t width, float* out) {
+template <class Isa, class Element>
+void unpack_rows(const float* src, int64_t padded, int64_t rows, int64_t width, void* dst,
+                 int64_t stride) {
   for (int64_t i = 0; i < rows; ++i) {
+    Element* row = static_cast<Element*>(dst) + i * stride;
+    for (int64_t x = 0; x < width; x += Isa::kWidth)
+      store_lanes<Isa>(row + x, Isa::load(src + i * padded + x), width - x);
+  }
+}
+
+template <class Isa, class Element>
+void row_dots(const void* a, const void* b, int64_t stride, int64_t rows, int64_t width,
+              float* out) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const Element* left = static_cast<const Element*>(a) + i * stride;
+    const Element* right = static_cast<const Element*>(b) + i * stride;
     auto sum = Isa::zero();
-    for (int64_t x = 0; x < width; x += Isa::kWidth) {
-      const auto lanes = Isa::first(width - x);
-      sum = Isa::fma(Isa::load(a + i * a_stride + x, lanes), Isa::load(b + i * b_stride + x, lanes),
+    for (int64_t x = 0; x < width; x += Isa::kWidth)
+      sum = Isa::fma(load_lanes<Isa>(left + x, width - x), load_lanes<Isa>(right + x, width - x),
                      sum);
-    }
     out[i] = Isa::reduce_add(sum);
   }
+}
+
+template <class Isa, class Element>
+constexpr RowKernels row_kernels_of() {
+  return {pack_rows<Isa, Element>, unpack_rows<Isa, Element>, row_dots<Isa, Element>};
 }
 
 template <class Isa>
 constexpr AttendKernels attend_kernels_of() {
   return {.lanes = Isa::kWidth,
+          .float32 = row_kernels_of<Isa, float>(),
+          .bfloat16 = row_kernels_of<Isa, Bf16>(),
           .exp2_row = exp2_row<Isa>,
-          .pack_rows = pack_rows<Isa>,
-          .row_dots = row_dots<Isa>,
           .forward_scratch = forward_scratch<Isa>,
           .forward = forward_block<Isa>,
           .mass_scratch = mass_scratch<Isa>,

@@ -8,8 +8,9 @@ namespace dsa::cpu {
 
 /// A block of queries and the heads that share one kv head.
 struct QueryBlock {
-  const float* q;   ///< first query, first head; heads side by side, `width` floats each
-  int64_t q_token;  ///< floats from one query to the next
+  bool bf16;        ///< element type of q and out; float32 otherwise
+  const void* q;    ///< first query, first head; heads side by side, `width` elements each
+  int64_t q_token;  ///< elements from one query to the next
   int64_t queries;
   int64_t heads;   ///< query heads of this kv head
   int64_t width;   ///< D, as stored in q
@@ -29,7 +30,7 @@ struct ForwardBlock {
   const float* v;   ///< packed [S][v_padded]
   int64_t v_width;  ///< V, as stored in out
   int64_t v_padded;
-  float* out;  ///< first query, first head; heads side by side
+  void* out;  ///< first query, first head; heads side by side
   int64_t out_token;
   float* lse;  ///< natural logarithm; heads side by side
   int64_t lse_token;
@@ -65,19 +66,28 @@ struct GradBlock {
   int32_t* scratch;     ///< of grad_scratch(block) 32-bit words
 };
 
+/// Rows as tensors hold them, float32 or bfloat16, to and from packed float32 rows. Strides count
+/// elements.
+struct RowKernels {
+  /// dst[i][0..padded) = src[i * stride][0..width) and zeros.
+  void (*pack)(const void* src, int64_t stride, int64_t rows, int64_t width, int64_t padded,
+               float* dst);
+  /// dst[i * stride][0..width) = src[i][0..width)
+  void (*unpack)(const float* src, int64_t padded, int64_t rows, int64_t width, void* dst,
+                 int64_t stride);
+  /// out[i] = a[i * stride][0..width) . b[i * stride][0..width)
+  void (*dots)(const void* a, const void* b, int64_t stride, int64_t rows, int64_t width,
+               float* out);
+};
+
 struct AttendKernels {
   int64_t lanes;  ///< floats in a register
 
+  RowKernels float32, bfloat16;
+  const RowKernels& rows(bool bf16) const { return bf16 ? bfloat16 : float32; }
+
   /// out[i] = 2^x[i]: the softmax's exponential, here so that tests can reach it.
   void (*exp2_row)(const float* x, int64_t n, float* out);
-
-  /// dst[i][0..padded) = src[i * stride][0..width) and zeros.
-  void (*pack_rows)(const float* src, int64_t stride, int64_t rows, int64_t width, int64_t padded,
-                    float* dst);
-
-  /// out[i] = a[i * a_stride][0..width) . b[i * b_stride][0..width)
-  void (*row_dots)(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t rows,
-                   int64_t width, float* out);
 
   int64_t (*forward_scratch)(const ForwardBlock&);
   void (*forward)(const ForwardBlock&);

@@ -12,6 +12,18 @@ namespace dsa::cpu {
 /// 64, 128 and 256 KiB took 57, 56 and 59 ms at L=8192, K=256, D=64; 512 KiB 66.
 inline constexpr int64_t kPanelBytes = int64_t{128} << 10;
 
+inline bool is_bf16(const at::Tensor& t) {
+  return t.scalar_type() == at::kBFloat16;
+}
+
+/// Where element i of a contiguous tensor lies, whatever its type.
+inline const void* element(const at::Tensor& t, int64_t i) {
+  return static_cast<const char*>(t.const_data_ptr()) + i * static_cast<int64_t>(t.element_size());
+}
+inline void* mutable_element(at::Tensor& t, int64_t i) {
+  return static_cast<char*>(t.mutable_data_ptr()) + i * static_cast<int64_t>(t.element_size());
+}
+
 struct AttendShape {
   int64_t batch, queries, keys, heads, kv_heads, width, v_width, top_k;
   int64_t padded, v_padded;  ///< widths rounded up to whole registers
