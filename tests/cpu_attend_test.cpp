@@ -108,6 +108,9 @@ const AttendCase kCases[] = {
     {1, 60, 60, 3, 3, 17, 72, 20},         //
     {2, 37, 45, 4, 4, 72, 3, 11},          //
     {1, 24, 40, 16, 1, 576, 512, 20},      // MLA in MQA form
+    {1, 9, 700, 17, 1, 33, 17, 600},       // many heads on one row, more than one chunk of keys
+    {2, 20, 30, 32, 2, 24, 100, 7},        // GQA with many heads
+    {1, 30, 30, 24, 1, 40, 20, 8, 7, 3},   // the same with empty rows
     {1, 3000, 3000, 1, 1, 128, 64, 40},    // several panels of keys and of queries
     {1, 130, 130, 2, 2, 64, 64, 33, 7, 3}  // every third query selects nothing
 };
@@ -312,6 +315,53 @@ TEST_CASE("float64 attention is declined in words, bfloat16 is not", "[attend]")
   REQUIRE_FALSE(cpu_backend().declines(Op::kSparse, Problem{}).has_value());
   problem.dtype = at::kBFloat16;
   REQUIRE_FALSE(cpu_backend().declines(Op::kSparse, problem).has_value());
+}
+
+TEST_CASE("bfloat16 attention matches float64 on every ISA", "[attend]") {
+  for (AttendCase c : kCases) {
+    AttendInputs in = inputs_of(c);
+    for (at::Tensor* x : {&in.q, &in.k, &in.v}) *x = x->to(at::kBFloat16).to(at::kFloat);
+    const Oracle exact = oracle_of(c, in);
+    for (at::Tensor* x : {&in.q, &in.k, &in.v}) *x = x->to(at::kBFloat16);
+    for (const std::string& isa : available_isas()) {
+      const Isa pin(isa);
+      INFO(c.text() << " on " << isa);
+      const auto result = cpu::sparse_forward(in.q, in.k, in.v, in.selection, in.scale);
+      REQUIRE(result.out.scalar_type() == at::kBFloat16);
+      REQUIRE(result.lse.scalar_type() == at::kFloat);
+      check("out", worst_row(result.out.to(at::kFloat), exact.out, c.v_width),
+            c.heads / c.kv_heads >= 8 ? 1.2e-2 : 6e-3);
+    }
+  }
+}
+
+TEST_CASE("a NaN in a selected row reaches the heads that share it, a skipped one does not",
+          "[attend]") {
+  const AttendCase c{1, 1, 40, 16, 1, 20, 20, 9};
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    AttendInputs in = inputs_of(c);
+    const int32_t chosen = in.selection.indices.data_ptr<int32_t>()[8];
+    const int32_t* ids = in.selection.indices.data_ptr<int32_t>();
+    at::Tensor skipped = in.v.clone();
+    for (int32_t s = 0; s < 40; ++s)
+      if (std::find(ids, ids + 9, s) == ids + 9) skipped.select(1, s).fill_(NAN);
+    const auto with_nan = [&](const at::Tensor& x) {
+      at::Tensor bad = x.clone();
+      bad.select(1, chosen).fill_(NAN);
+      return bad;
+    };
+    for (const std::string& isa : available_isas()) {
+      const Isa pin(isa);
+      INFO(isa);
+      const auto attend = [&](const at::Tensor& k, const at::Tensor& v) {
+        return cpu::sparse_forward(in.q.to(dtype), k.to(dtype), v.to(dtype), in.selection, in.scale)
+            .out;
+      };
+      CHECK_FALSE(attend(in.k, skipped).isnan().any().item<bool>());
+      CHECK(attend(in.k, with_nan(in.v)).isnan().all().item<bool>());
+      CHECK(attend(with_nan(in.k), in.v).isnan().all().item<bool>());
+    }
+  }
 }
 
 TEST_CASE("rows of bfloat16 are rounded to nearest even, NaN and infinity kept", "[attend]") {

@@ -68,6 +68,32 @@ QueryBlock query_block(const Inputs& in, const float* keys, int64_t b, int64_t g
   return block;
 }
 
+/// All heads of a kv head in one dense product per query, straight from the tensors.
+void shared_forward(const Inputs& in, const SharedKernel& kernel, const at::Tensor& v,
+                    ops::AttentionResult& result) {
+  const AttendShape& n = in.n;
+  for_each_block(n.batch * n.queries * n.kv_heads, [&](int64_t task) {
+    const int64_t g = task % n.kv_heads, row = task / n.kv_heads, b = row / n.queries;
+    const int64_t head = row * n.heads + g * n.group();
+    SharedBlock block{};
+    block.q = element(in.q, head * n.width);
+    block.heads = n.group();
+    block.width = n.width;
+    block.v_width = n.v_width;
+    block.k = element(in.k, (b * n.keys * n.kv_heads + g) * n.width);
+    block.v = element(v, (b * n.keys * n.kv_heads + g) * n.v_width);
+    block.k_stride = n.kv_heads * n.width;
+    block.v_stride = n.kv_heads * n.v_width;
+    block.ids = in.selection.indices.const_data_ptr<int32_t>() + row * n.top_k;
+    block.count = in.selection.count.const_data_ptr<int32_t>()[row];
+    block.scale = in.scale;
+    block.out = mutable_element(result.out, head * n.v_width);
+    block.lse = result.lse.mutable_data_ptr<float>() + head;
+    block.scratch = scratch<float>(Slot::kAttendTask, kernel.scratch(block));
+    kernel.forward(block);
+  });
+}
+
 void forward_element(const Inputs& in, const at::Tensor& v, int64_t b,
                      ops::AttentionResult& result) {
   const AttendShape& n = in.n;
@@ -123,7 +149,11 @@ ops::AttentionResult sparse_forward(const at::Tensor& q, const at::Tensor& k, co
       at::empty({n.batch, n.queries, n.heads, n.v_width}, q.options()),
       at::empty({n.batch, n.queries, n.heads}, q.options().dtype(at::kFloat))};
   const Inputs in{kernels, n, q, k, selection, static_cast<float>(scale)};
-  for_each_batch_element(n.batch, [&](int64_t b) { forward_element(in, v, b, result); });
+  const bool bf16 = is_bf16(q);
+  if (n.group() >= (bf16 ? kernels.shared_bfloat16_heads : kSharedFloatHeads))
+    shared_forward(in, bf16 ? kernels.shared_bfloat16 : kernels.shared_float32, v, result);
+  else
+    for_each_batch_element(n.batch, [&](int64_t b) { forward_element(in, v, b, result); });
   return result;
 }
 

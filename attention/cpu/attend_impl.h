@@ -2,6 +2,7 @@
 #pragma once
 #include "attention/cpu/attend_backward_impl.h"
 #include "attention/cpu/attend_forward_impl.h"
+#include "attention/cpu/attend_shared_impl.h"
 
 namespace dsa::cpu {
 
@@ -52,7 +53,8 @@ constexpr RowKernels row_kernels_of() {
   return {pack_rows<Isa, Element>, unpack_rows<Isa, Element>, row_dots<Isa, Element>};
 }
 
-template <class Isa>
+/// @tparam BfloatUnits  how bfloat16 is multiplied where many heads share rows
+template <class Isa, class BfloatUnits = FloatUnits<Isa, Bf16>>
 constexpr AttendKernels attend_kernels_of() {
   return {.lanes = Isa::kWidth,
           .float32 = row_kernels_of<Isa, float>(),
@@ -60,6 +62,9 @@ constexpr AttendKernels attend_kernels_of() {
           .exp2_row = exp2_row<Isa>,
           .forward_scratch = forward_scratch<Isa>,
           .forward = forward_block<Isa>,
+          .shared_float32 = shared_kernel_of<Isa, FloatUnits<Isa, float>>(),
+          .shared_bfloat16 = shared_kernel_of<Isa, BfloatUnits>(),
+          .shared_bfloat16_heads = BfloatUnits::kElements == 2 ? 8 : kSharedFloatHeads,
           .mass_scratch = mass_scratch<Isa>,
           .mass = mass_block<Isa>,
           .grad_scratch = grad_scratch<Isa>,

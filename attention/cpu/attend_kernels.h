@@ -36,6 +36,30 @@ struct ForwardBlock {
   int64_t lse_token;
 };
 
+/// One query and the heads that share one kv head, where those are many.
+struct SharedBlock {
+  const void* q;  ///< [heads][width]
+  int64_t heads, width, v_width;
+  const void* k;  ///< row of key 0
+  const void* v;
+  int64_t k_stride, v_stride;  ///< elements from one key's row to the next
+  const int32_t* ids;
+  int64_t count;
+  float scale;
+  void* out;       ///< [heads][v_width]
+  float* lse;      ///< [heads], natural logarithm
+  float* scratch;  ///< of the size SharedKernel::scratch gives, in floats
+};
+
+/// Heads from which packing the rows for a dense product pays in float32.
+inline constexpr int64_t kSharedFloatHeads = 16;
+
+/// For one element type of q, k, v and out.
+struct SharedKernel {
+  int64_t (*scratch)(const SharedBlock&);
+  void (*forward)(const SharedBlock&);
+};
+
 struct MassBlock {
   QueryBlock query;
   const float* lse;  ///< of the forward pass
@@ -92,6 +116,9 @@ struct AttendKernels {
   int64_t (*forward_scratch)(const ForwardBlock&);
   void (*forward)(const ForwardBlock&);
 
+  SharedKernel shared_float32, shared_bfloat16;
+  int64_t shared_bfloat16_heads;  ///< fewer are faster one by one
+
   int64_t (*mass_scratch)(const MassBlock&);
   void (*mass)(const MassBlock&);
 
@@ -103,5 +130,6 @@ struct AttendKernels {
 extern const AttendKernels kAttendPortable;
 extern const AttendKernels kAttendAvx2;
 extern const AttendKernels kAttendAvx512;
+extern const AttendKernels kAttendAvx512Bf16;
 
 }  // namespace dsa::cpu

@@ -21,10 +21,15 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+bool has_avx512bf16() {
+  return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
+
 constexpr IsaRow kRows[] = {
     {"portable", always, &kAttendPortable, &kSelectPortable},
     {"avx2", has_avx2, &kAttendAvx2, &kSelectAvx2},
     {"avx512", has_avx512, &kAttendAvx512, &kSelectAvx512},
+    {"avx512bf16", has_avx512bf16, &kAttendAvx512Bf16, &kSelectAvx512},
 };
 
 }  // namespace

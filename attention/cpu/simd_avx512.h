@@ -85,6 +85,34 @@ struct Avx512 {
     _mm512_storeu_si512(p, _mm512_maskz_compress_epi32(m, x));
   }
 
+  /// Lane j of a[i] and lane i of a[j] change places.
+  [[gnu::always_inline]] static void transpose(Reg (&a)[16]) {
+    __m512i b[16], c[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      b[2 * i] = as_int(_mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]));
+      b[2 * i + 1] = as_int(_mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) {
+        c[4 * i + 2 * j] = _mm512_unpacklo_epi64(b[4 * i + j], b[4 * i + j + 2]);
+        c[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(b[4 * i + j], b[4 * i + j + 2]);
+      }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const __m512i d0 = _mm512_shuffle_i32x4(c[j], c[4 + j], 0x88);
+      const __m512i d1 = _mm512_shuffle_i32x4(c[j], c[4 + j], 0xdd);
+      const __m512i d2 = _mm512_shuffle_i32x4(c[8 + j], c[12 + j], 0x88);
+      const __m512i d3 = _mm512_shuffle_i32x4(c[8 + j], c[12 + j], 0xdd);
+      a[j] = as_float(_mm512_shuffle_i32x4(d0, d2, 0x88));
+      a[4 + j] = as_float(_mm512_shuffle_i32x4(d1, d3, 0x88));
+      a[8 + j] = as_float(_mm512_shuffle_i32x4(d0, d2, 0xdd));
+      a[12 + j] = as_float(_mm512_shuffle_i32x4(d1, d3, 0xdd));
+    }
+  }
+
   /// Lane i of the result is the sum of the lanes of a[i].
   [[gnu::always_inline]] static Reg sum_each(const Reg (&a)[16]) {
     Reg b[8], c[4];

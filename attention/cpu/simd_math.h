@@ -27,6 +27,21 @@ template <class Isa>
   return Isa::keep(in_range, Isa::as_float(Isa::iadd(Isa::as_int(p), exponent)));
 }
 
+/// Lane j of a[i] and lane i of a[j] change places.
+template <class Isa>
+[[gnu::always_inline]] inline void transpose(typename Isa::Reg (&a)[Isa::kWidth]) {
+  if constexpr (requires { Isa::transpose(a); }) {
+    Isa::transpose(a);
+  } else {
+    float lanes[Isa::kWidth][Isa::kWidth], turned[Isa::kWidth];
+    for (int64_t i = 0; i < Isa::kWidth; ++i) Isa::store(lanes[i], a[i]);
+    for (int64_t j = 0; j < Isa::kWidth; ++j) {
+      for (int64_t i = 0; i < Isa::kWidth; ++i) turned[i] = lanes[i][j];
+      a[j] = Isa::load(turned);
+    }
+  }
+}
+
 /// An int32 that orders as the float does (NaN aside; -0 below +0).
 template <class Isa>
 [[gnu::always_inline]] inline typename Isa::Int ordered_key(typename Isa::Reg x) {
