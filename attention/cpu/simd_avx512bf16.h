@@ -8,7 +8,9 @@ struct Avx512Bf16 : Avx512 {
   /// Lanes of a and b are pairs of bfloat16; their two products are added to the lane of sum.
   /// Denormal inputs and results count as 0 (the instruction's rule, whatever MXCSR says).
   static Reg add_pair_products(Reg sum, Reg a, Reg b) {
-    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+    // Not the intrinsic: clang 16 crashes when an operand of it is a broadcast float.
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
   }
 };
 
