@@ -6,10 +6,8 @@ namespace {
 
 std::optional<std::string> declines(Op op, const Problem& problem) {
   if (!problem.device.is_cpu()) return "runs on the CPU; q is on " + problem.device.str();
-  const bool attention = op == Op::kSparse || op == Op::kAttentionMass;
-  if (attention && problem.dtype == c10::kBFloat16) return std::nullopt;
-  if (problem.dtype != c10::kFloat)
-    return std::string("needs float32; q is ") + c10::toString(problem.dtype);
+  if (problem.dtype != c10::kFloat && problem.dtype != c10::kBFloat16)
+    return std::string("needs float32 or bfloat16; q is ") + c10::toString(problem.dtype);
   return std::nullopt;
 }
 

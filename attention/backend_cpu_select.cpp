@@ -18,26 +18,27 @@ int64_t blocks_of(int64_t items, int64_t block) {
   return (items + block - 1) / block;
 }
 
-/// The tensors of an indexer call, one sequence at a time.
+/// The tensors of an indexer call, one sequence at a time. `Element` is float or Bf16.
+template <class Element>
 struct IndexerBatch {
-  const float* q;
-  const float* k;
-  const float* weight;
+  const Element* q;
+  const Element* k;
+  const Element* weight;
   float* packed = nullptr;
   int64_t packed_floats = 0;  ///< of one sequence
   int64_t batch, queries, keys, heads, width;
 
   IndexerBatch(const at::Tensor& q_, const at::Tensor& k_, const at::Tensor& weight_)
-      : q(q_.const_data_ptr<float>()),
-        k(k_.const_data_ptr<float>()),
-        weight(weight_.const_data_ptr<float>()),
+      : q(static_cast<const Element*>(q_.const_data_ptr())),
+        k(static_cast<const Element*>(k_.const_data_ptr())),
+        weight(static_cast<const Element*>(weight_.const_data_ptr())),
         batch(q_.size(0)),
         queries(q_.size(1)),
         keys(k_.size(1)),
         heads(q_.size(2)),
         width(q_.size(3)) {}
 
-  IndexerSequence sequence(int64_t b) const {
+  IndexerInputs<Element> sequence(int64_t b) const {
     return {q + b * queries * heads * width,
             k + b * keys * width,
             packed + b * packed_floats,
@@ -50,9 +51,10 @@ struct IndexerBatch {
 };
 
 /// Copies the keys of every sequence into the layout of the dense kernels.
-void pack(IndexerBatch& batch, const SelectKernels& kernels) {
+template <class Element>
+void pack(IndexerBatch<Element>& batch, const IndexerKernels<Element>& kernels) {
   const int64_t key_blocks = blocks_of(batch.keys, kernels.key_block);
-  batch.packed_floats = key_blocks * kernels.key_block * batch.width;
+  batch.packed_floats = key_blocks * kernels.key_block * blocks_of(batch.width, kernels.per_float);
   batch.packed = scratch<float>(Slot::kSelectCall, batch.batch * batch.packed_floats);
   for_each_block(batch.batch * key_blocks, [&](int64_t block) {
     const int64_t b = block / key_blocks, first = block % key_blocks;
@@ -70,6 +72,30 @@ void for_each_range(int64_t batch, int64_t items, int64_t size, const Work& work
     const int64_t first = (blocks - 1 - block / batch) * size;
     work(block % batch, Range{first, std::min(first + size, items)});
   });
+}
+
+at::Tensor as_float(const at::Tensor& x) {
+  return x.scalar_type() == at::kFloat ? x : x.to(at::kFloat);
+}
+
+/// Calls work(b, tiles, queries) for every block of queries, with the dense kernels for the type of
+/// q: those for bfloat16 where this ISA has them, else those for float32 on converted inputs.
+template <class Work>
+void for_each_tiled_block(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
+                          const Work& work) {
+  const auto run = [&](auto batch, const auto& kernels) {
+    pack(batch, kernels);
+    for_each_range(batch.batch, batch.queries, kQueryBlock, [&](int64_t b, Range queries) {
+      const auto inputs = batch.sequence(b);
+      work(b, ScoreTiles{&inputs, kernels.score_tile, kernels.chunk, batch.queries, batch.keys},
+           queries);
+    });
+  };
+  const IsaRow& isa = isa_in_use();
+  if (q.scalar_type() == at::kBFloat16 && isa.indexer_bf16 != nullptr)
+    return run(IndexerBatch<Bf16>(q, k, weight), *isa.indexer_bf16);
+  const at::Tensor q_float = as_float(q), k_float = as_float(k), weight_float = as_float(weight);
+  run(IndexerBatch<float>(q_float, k_float, weight_float), isa.select->indexer);
 }
 
 float* score_tile() {
@@ -120,26 +146,32 @@ KeyLists key_lists(const SelectedKeys& selected, const float* dscores, int64_t q
   return {begin, query, gradient};
 }
 
+IndexerGrads rounded(const IndexerGrads& grads, at::ScalarType type) {
+  return {grads.dq.to(type), grads.dk.to(type), grads.dweight.to(type)};
+}
+
 }  // namespace
 
 at::Tensor indexer_scores(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight) {
   const SelectKernels& kernels = *isa_in_use().select;
-  IndexerBatch batch(q, k, weight);
-  pack(batch, kernels);
-  at::Tensor scores = at::empty({batch.batch, batch.queries, batch.keys}, at::kFloat);
+  const int64_t queries = q.size(1), keys = k.size(1);
+  at::Tensor scores = at::empty({q.size(0), queries, keys}, at::kFloat);
   auto* out = scores.mutable_data_ptr<float>();
-  for_each_range(batch.batch, batch.queries, kQueryBlock, [&](int64_t b, Range queries) {
-    kernels.indexer_scores(batch.sequence(b), queries, score_tile(),
-                           out + b * batch.queries * batch.keys);
+  for_each_tiled_block(q, k, weight, [&](int64_t b, const ScoreTiles& tiles, Range range) {
+    kernels.indexer_scores(tiles, range, score_tile(), out + b * queries * keys);
   });
   return scores;
 }
 
 IndexerGrads indexer_scores_backward(const at::Tensor& dscores, const at::Tensor& q,
                                      const at::Tensor& k, const at::Tensor& weight) {
+  if (q.scalar_type() != at::kFloat)
+    return rounded(
+        cpu::indexer_scores_backward(dscores, as_float(q), as_float(k), as_float(weight)),
+        q.scalar_type());
   const SelectKernels& kernels = *isa_in_use().select;
-  IndexerBatch batch(q, k, weight);
-  pack(batch, kernels);
+  IndexerBatch<float> batch(q, k, weight);
+  pack(batch, kernels.indexer);
   IndexerGrads grads{at::empty(q.sizes(), at::kFloat), at::empty(k.sizes(), at::kFloat),
                      at::empty(weight.sizes(), at::kFloat)};
   auto* dq = grads.dq.mutable_data_ptr<float>();
@@ -153,7 +185,7 @@ IndexerGrads indexer_scores_backward(const at::Tensor& dscores, const at::Tensor
                                     queries, memory, dq + b * rows * batch.width,
                                     dweight + b * rows);
   });
-  for_each_range(batch.batch, batch.keys, kernels.key_block, [&](int64_t b, Range keys) {
+  for_each_range(batch.batch, batch.keys, kernels.indexer.key_block, [&](int64_t b, Range keys) {
     auto* memory = scratch<float>(Slot::kSelectTask, kernels.key_gradient_scratch(batch.heads));
     kernels.scores_backward_keys(batch.sequence(b), from + b * batch.queries * batch.keys, keys,
                                  memory, dk + b * batch.keys * batch.width);
@@ -184,16 +216,14 @@ ops::Selection select_top_k(const at::Tensor& scores, int64_t top_k) {
 ops::Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
                               int64_t top_k) {
   const SelectKernels& kernels = *isa_in_use().select;
-  IndexerBatch batch(q, k, weight);
-  pack(batch, kernels);
-  const int64_t kept = std::min(top_k, batch.keys);
-  ops::Selection selection = empty_selection(batch.batch, batch.queries, top_k);
+  const int64_t queries = q.size(1), kept = std::min(top_k, k.size(1));
+  ops::Selection selection = empty_selection(q.size(0), queries, top_k);
   auto* ids = selection.indices.mutable_data_ptr<int32_t>();
   auto* count = selection.count.mutable_data_ptr<int32_t>();
-  for_each_range(batch.batch, batch.queries, kQueryBlock, [&](int64_t b, Range queries) {
+  for_each_tiled_block(q, k, weight, [&](int64_t b, const ScoreTiles& tiles, Range range) {
     auto* buffers = scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(kept, kQueryBlock));
-    kernels.indexer_select(batch.sequence(b), queries, top_k, score_tile(), buffers,
-                           ids + b * batch.queries * top_k, count + b * batch.queries);
+    kernels.indexer_select(tiles, range, top_k, score_tile(), buffers, ids + b * queries * top_k,
+                           count + b * queries);
   });
   throw_if_nan(selection.count);
   return selection;
@@ -201,8 +231,10 @@ ops::Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at
 
 at::Tensor selected_scores(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
                            const ops::Selection& selection) {
+  if (q.scalar_type() != at::kFloat)
+    return cpu::selected_scores(as_float(q), as_float(k), as_float(weight), selection);
   const SelectKernels& kernels = *isa_in_use().select;
-  const IndexerBatch batch(q, k, weight);
+  const IndexerBatch<float> batch(q, k, weight);
   at::Tensor scores = at::empty(selection.indices.sizes(), at::kFloat);
   auto* out = scores.mutable_data_ptr<float>();
   for_each_range(batch.batch, batch.queries, kQueryBlock, [&](int64_t b, Range queries) {
@@ -216,8 +248,12 @@ at::Tensor selected_scores(const at::Tensor& q, const at::Tensor& k, const at::T
 IndexerGrads selected_scores_backward(const at::Tensor& dscores, const at::Tensor& q,
                                       const at::Tensor& k, const at::Tensor& weight,
                                       const ops::Selection& selection) {
+  if (q.scalar_type() != at::kFloat)
+    return rounded(
+        selected_scores_backward(dscores, as_float(q), as_float(k), as_float(weight), selection),
+        q.scalar_type());
   const SelectKernels& kernels = *isa_in_use().select;
-  const IndexerBatch batch(q, k, weight);
+  const IndexerBatch<float> batch(q, k, weight);
   IndexerGrads grads{at::empty(q.sizes(), at::kFloat), at::empty(k.sizes(), at::kFloat),
                      at::empty(weight.sizes(), at::kFloat)};
   auto* dq = grads.dq.mutable_data_ptr<float>();

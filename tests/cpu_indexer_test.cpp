@@ -133,6 +133,30 @@ TEST_CASE("selected_scores_backward equals the definition on integers", "[select
   });
 }
 
+TEST_CASE("scores and gradients of bfloat16 inputs are those of their values, rounded",
+          "[select]") {
+  const auto type = at::kBFloat16;
+  const Inputs given = gaussian_inputs({2, 70, 99, 3, 21}, 101).as(type);
+  const Inputs inputs = given.as(at::kFloat);
+  const Selection selection = selection_of(inputs, 30);
+  const at::Tensor dense = gaussian({2, 70, 99}, 104), sparse = gaussian({2, 70, 30}, 105);
+  const auto& cpu = dsa::cpu_backend();
+  const auto round = [&](const dsa::IndexerGrads& g) {
+    return dsa::IndexerGrads{g.dq.to(type), g.dk.to(type), g.dweight.to(type)};
+  };
+  on_every_machine([&] {
+    REQUIRE(at::equal(cpu.selected_scores(given.q, given.k, given.weight, selection),
+                      cpu.selected_scores(inputs.q, inputs.k, inputs.weight, selection)));
+    const auto found = cpu.indexer_scores_backward(dense, given.q, given.k, given.weight);
+    REQUIRE(found.dq.scalar_type() == type);
+    require_same_bits(found,
+                      round(cpu.indexer_scores_backward(dense, inputs.q, inputs.k, inputs.weight)));
+    require_same_bits(
+        cpu.selected_scores_backward(sparse, given.q, given.k, given.weight, selection),
+        round(cpu.selected_scores_backward(sparse, inputs.q, inputs.k, inputs.weight, selection)));
+  });
+}
+
 TEST_CASE("indexer gradients have the same bits with one thread and with two", "[select]") {
   const Inputs inputs = gaussian_inputs({2, 300, 333, 4, 48}, 91);
   const at::Tensor dense = gaussian({2, 300, 333}, 94);

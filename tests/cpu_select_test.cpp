@@ -106,34 +106,57 @@ TEST_CASE("select_top_k names the first NaN", "[select]") {
 
 TEST_CASE("indexer_select names the first pair whose score is NaN", "[select]") {
   Inputs inputs = gaussian_inputs({2, 50, 1300, 4, 24}, 11);
+  const at::ScalarType type = GENERATE(at::kFloat, at::kBFloat16);
+  INFO(type);
+  const auto select = [&] {
+    const Inputs given = inputs.as(type);
+    return dsa::cpu_backend().indexer_select(given.q, given.k, given.weight, 8);
+  };
   SECTION("from a key") {
     inputs.k.mutable_data_ptr<float>()[(1300 + 1270) * 24 + 5] = kNaN;
     // Query 20 is the first that sees key 1270.
     on_every_machine([&] {
-      CHECK_THROWS_WITH(dsa::cpu_backend().indexer_select(inputs.q, inputs.k, inputs.weight, 8),
+      CHECK_THROWS_WITH(select(),
                         Catch::Matchers::ContainsSubstring("(batch 1, query 20, key 1270)"));
     });
   }
   SECTION("from a weight") {
     inputs.weight.mutable_data_ptr<float>()[30 * 4 + 2] = kNaN;
     on_every_machine([&] {
-      CHECK_THROWS_WITH(dsa::cpu_backend().indexer_select(inputs.q, inputs.k, inputs.weight, 8),
-                        Catch::Matchers::ContainsSubstring("(batch 0, query 30, key 0)"));
+      CHECK_THROWS_WITH(select(), Catch::Matchers::ContainsSubstring("(batch 0, query 30, key 0)"));
     });
   }
 }
 
+TEST_CASE("a query in bfloat16 of odd width does not meet the next query", "[select]") {
+  // Pairs of elements are multiplied: the last element of query 3 has the first of query 4 beside
+  // it, and 0 * inf would be NaN.
+  const IndexerShape shape{1, 5, 70, 3, 17};
+  Inputs inputs = integer_inputs(shape, 25);
+  const auto scores = [&] {
+    const Inputs given = inputs.as(at::kBFloat16);
+    return dsa::cpu_backend().indexer_scores(given.q, given.k, given.weight).slice(1, 0, 4);
+  };
+  on_every_machine([&] {
+    inputs.q.mutable_data_ptr<float>()[4 * 3 * 17] = 1;
+    const at::Tensor expected = scores();
+    inputs.q.mutable_data_ptr<float>()[4 * 3 * 17] = kInfinity;
+    REQUIRE(at::equal(scores(), expected));
+  });
+}
+
 TEST_CASE("indexer_scores equals the definition on integers", "[select]") {
   const IndexerShape shape = GENERATE(from_range(kIndexerShapes));
-  INFO(shape);
-  const Inputs inputs = integer_inputs(shape, 21);
+  const at::ScalarType type = GENERATE(at::kFloat, at::kBFloat16);
+  INFO(shape << ", " << type);
+  const Inputs inputs = integer_inputs(shape, 21), given = inputs.as(type);
   at::Tensor expected = filled({shape.batch, shape.queries, shape.keys}, [&](int64_t i) {
     const int64_t row = i / shape.keys, s = i % shape.keys;
     return s < inputs.visible(row % shape.queries) ? static_cast<float>(inputs.score(row, s))
                                                    : -kInfinity;
   });
   on_every_machine([&] {
-    const auto found = dsa::cpu_backend().indexer_scores(inputs.q, inputs.k, inputs.weight);
+    const auto found = dsa::cpu_backend().indexer_scores(given.q, given.k, given.weight);
     REQUIRE(at::equal(found, expected));
   });
 }
@@ -141,12 +164,13 @@ TEST_CASE("indexer_scores equals the definition on integers", "[select]") {
 TEST_CASE("indexer_select equals the definition on integers", "[select]") {
   const IndexerShape shape = GENERATE(from_range(kIndexerShapes));
   const int64_t top_k = GENERATE(1, 31, 2000);
-  INFO(shape << ", K " << top_k);
-  const Inputs inputs = integer_inputs(shape, 31);
+  const at::ScalarType type = GENERATE(at::kFloat, at::kBFloat16);
+  INFO(shape << ", K " << top_k << ", " << type);
+  const Inputs inputs = integer_inputs(shape, 31), given = inputs.as(type);
   const auto scores = inputs.scores();
   const Selection expected = oracle_selection(inputs, scores, top_k);
   on_every_machine([&] {
-    require_same(dsa::cpu_backend().indexer_select(inputs.q, inputs.k, inputs.weight, top_k),
+    require_same(dsa::cpu_backend().indexer_select(given.q, given.k, given.weight, top_k),
                  expected);
   });
 }
@@ -156,13 +180,14 @@ TEST_CASE("indexer_select has no wrong member on real-valued inputs", "[select]"
       GENERATE(IndexerShape{1, 200, 3000, 4, 64}, IndexerShape{2, 150, 150, 3, 37},
                IndexerShape{1, 90, 2500, 16, 128});
   const int64_t top_k = GENERATE(16, 512);
-  INFO(shape << ", K " << top_k);
-  const Inputs inputs = gaussian_inputs(shape, 41);
+  const at::ScalarType type = GENERATE(at::kFloat, at::kBFloat16);
+  INFO(shape << ", K " << top_k << ", " << type);
+  const Inputs given = gaussian_inputs(shape, 41).as(type), inputs = given.as(at::kFloat);
   const auto scores = inputs.scores();
   const Selection expected = oracle_selection(inputs, scores, top_k);
   on_every_machine([&] {
     const Selection found =
-        dsa::cpu_backend().indexer_select(inputs.q, inputs.k, inputs.weight, top_k);
+        dsa::cpu_backend().indexer_select(given.q, given.k, given.weight, top_k);
     REQUIRE(at::equal(found.count, expected.count));
     for (int64_t row = 0; row < shape.batch * shape.queries; ++row) {
       const auto count = found.count.const_data_ptr<int32_t>()[row];

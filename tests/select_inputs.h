@@ -122,12 +122,16 @@ inline void require_same(const Selection& found, const Selection& expected) {
 struct Inputs {
   at::Tensor q, k, weight;
 
+  /// The same values in another element type; values that it cannot hold are rounded.
+  Inputs as(at::ScalarType type) const { return {q.to(type), k.to(type), weight.to(type)}; }
+
   int64_t batch() const { return q.size(0); }
   int64_t queries() const { return q.size(1); }
   int64_t keys() const { return k.size(1); }
   int64_t heads() const { return q.size(2); }
   int64_t width() const { return q.size(3); }
   int64_t visible(int64_t t) const { return t + 1 + keys() - queries(); }
+  // The definitions below read float32.
   const float* q_row(int64_t row, int64_t i) const {
     return q.const_data_ptr<float>() + (row * heads() + i) * width();
   }

@@ -2,14 +2,17 @@
 // one owns queries (dq, dweight), one owns keys (dk), so nothing is shared and every sum has one
 // order.
 #pragma once
-#include "attention/cpu/indexer_impl.h"
+#include "attention/cpu/gemm_impl.h"
+#include "attention/cpu/score_tile_impl.h"
+
+#include <cstddef>
 
 namespace dsa::cpu {
 
 template <class Isa>
 struct IndexerGradient {
   using Reg = typename Isa::Reg;
-  using Dense = Indexer<Isa>;
+  using Dense = TileScorer<Isa>;
   static constexpr int64_t kWidth = Isa::kWidth;
   static constexpr int64_t kVectors = Dense::kVectors;
   static constexpr int64_t kHeads = Dense::kHeads;

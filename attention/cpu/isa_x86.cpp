@@ -29,7 +29,7 @@ constexpr IsaRow kRows[] = {
     {"portable", always, &kAttendPortable, &kSelectPortable},
     {"avx2", has_avx2, &kAttendAvx2, &kSelectAvx2},
     {"avx512", has_avx512, &kAttendAvx512, &kSelectAvx512},
-    {"avx512bf16", has_avx512bf16, &kAttendAvx512Bf16, &kSelectAvx512},
+    {"avx512bf16", has_avx512bf16, &kAttendAvx512Bf16, &kSelectAvx512, &kIndexerAvx512Bf16},
 };
 
 }  // namespace

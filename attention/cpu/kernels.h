@@ -9,6 +9,9 @@ namespace dsa::cpu {
 
 struct AttendKernels;  // attend_kernels.h
 struct SelectKernels;  // select_kernels.h
+struct Bf16;           // bf16.h
+template <class Element>
+struct IndexerKernels;
 
 /// One instruction set: its name (what --isa takes), and its kernels.
 struct IsaRow {
@@ -16,6 +19,8 @@ struct IsaRow {
   bool (*supported)();  ///< by this machine and its operating system
   const AttendKernels* attend;
   const SelectKernels* select;
+  /// Scores of bfloat16 inputs; null: convert them to float32 and use `select`.
+  const IndexerKernels<Bf16>* indexer_bf16 = nullptr;
 };
 
 }  // namespace dsa::cpu

@@ -1,6 +1,7 @@
 // The struct of indexer and selection kernels for one ISA; select_<isa>.cpp makes it once.
 #pragma once
 #include "attention/cpu/indexer_gradient_impl.h"
+#include "attention/cpu/indexer_impl.h"
 #include "attention/cpu/selected_impl.h"
 
 namespace dsa::cpu {
@@ -8,12 +9,11 @@ namespace dsa::cpu {
 template <class Isa>
 constexpr SelectKernels select_kernels_of() {
   return {
-      .key_block = Indexer<Isa>::kKeyBlock,
+      .indexer = TileScorer<Isa>::kernels(),
       .select_scratch = TopK<Isa>::scratch,
       .query_gradient_scratch = IndexerGradient<Isa>::query_scratch,
       .key_gradient_scratch = IndexerGradient<Isa>::key_scratch,
       .selected_gradient_scratch = Selected<Isa>::gradient_scratch,
-      .pack_keys = Indexer<Isa>::pack_keys,
       .indexer_scores = Indexer<Isa>::scores,
       .indexer_select = Indexer<Isa>::select,
       .select_row = Indexer<Isa>::select_row,

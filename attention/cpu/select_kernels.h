@@ -1,7 +1,8 @@
-// Raw kernels of the lightning indexer and of top-k selection. One sequence at a time, float32;
+// Raw kernels of the lightning indexer and of top-k selection. One sequence at a time;
 // callers split queries or keys into blocks and run blocks in any order on any thread: every
 // output belongs to one block, so no result depends on the split.
 #pragma once
+#include "attention/cpu/bf16.h"
 #include "attention/cpu/kernels.h"
 
 namespace dsa::cpu {
@@ -13,13 +14,15 @@ inline constexpr int64_t kQueryBlock = 32;
 inline constexpr int64_t kTileStride = 1104;
 
 /// One sequence's indexer inputs. Query t sees the keys before visible(t) = t + 1 + keys - queries.
-struct IndexerSequence {
-  const float* q;       ///< [queries][heads][width]
-  const float* k;       ///< [keys][width]
-  const float* packed;  ///< of pack_keys; only dense kernels read it
-  const float* weight;  ///< [queries][heads]
+template <class Element>
+struct IndexerInputs {
+  const Element* q;       ///< [queries][heads][width]
+  const Element* k;       ///< [keys][width]
+  const float* packed;    ///< of pack_keys; only dense kernels read it
+  const Element* weight;  ///< [queries][heads]
   int64_t queries, keys, heads, width;
 };
+using IndexerSequence = IndexerInputs<float>;
 
 /// A selection of one sequence.
 struct SelectedKeys {
@@ -45,8 +48,32 @@ struct Range {
   int64_t first, last;
 };
 
-struct SelectKernels {
+/// tile[r * kTileStride + c] = score of query queries.first + r and key chunk + c, for the keys of a
+/// chunk that the last query sees. `inputs` is an IndexerInputs.
+using TileFunction = void (*)(const void* inputs, Range queries, int64_t chunk, float* tile);
+
+/// Scores of one sequence, tile by tile.
+struct ScoreTiles {
+  const void* inputs;
+  TileFunction score;
+  int64_t chunk;  ///< keys of a tile
+  int64_t queries, keys;
+};
+
+/// Dense scores of one element type.
+template <class Element>
+struct IndexerKernels {
   int64_t key_block;  ///< keys packed together; the packed copy rounds up to whole blocks
+  int64_t per_float;  ///< elements in a float of the packed copy
+  int64_t chunk;      ///< keys of a tile, whole blocks
+
+  /// Packs key blocks [first, last): [block][width / per_float][key_block], zeros after the last.
+  void (*pack_keys)(const IndexerInputs<Element>&, Range blocks, float* packed);
+  TileFunction score_tile;
+};
+
+struct SelectKernels {
+  IndexerKernels<float> indexer;
 
   // Floats of scratch that the kernels below ask for.
   /// For `rows` queries that keep `kept` = min(top_k, keys) scores each.
@@ -55,17 +82,14 @@ struct SelectKernels {
   int64_t (*key_gradient_scratch)(int64_t heads);
   int64_t (*selected_gradient_scratch)(int64_t heads, int64_t top_k);
 
-  /// Packs key blocks [first, last): [block][width][key_block], zeros after the last key.
-  void (*pack_keys)(const IndexerSequence&, Range blocks, float* packed);
-
   /// scores[t][s] for the queries (at most kQueryBlock), -inf where s is not visible.
   /// `tile` holds kQueryBlock * kTileStride floats.
-  void (*indexer_scores)(const IndexerSequence&, Range queries, float* tile, float* scores);
+  void (*indexer_scores)(const ScoreTiles&, Range queries, float* tile, float* scores);
 
   /// ids [queries][top_k] and count [queries] of the best keys of the queries (at most kQueryBlock).
   /// A count of ~s means that the score of key s, the first such, is NaN.
   /// `tile` as above; `buffers` holds select_scratch(kept, kQueryBlock).
-  void (*indexer_select)(const IndexerSequence&, Range queries, int64_t top_k, float* tile,
+  void (*indexer_select)(const ScoreTiles&, Range queries, int64_t top_k, float* tile,
                          float* buffers, int32_t* ids, int32_t* count);
 
   /// The best of a row of given scores; returns the count, or ~s as above.
@@ -98,5 +122,6 @@ struct SelectKernels {
 extern const SelectKernels kSelectPortable;
 extern const SelectKernels kSelectAvx2;
 extern const SelectKernels kSelectAvx512;
+extern const IndexerKernels<Bf16> kIndexerAvx512Bf16;
 
 }  // namespace dsa::cpu
