@@ -150,7 +150,8 @@ megabytes() { awk -v bytes="$1" 'BEGIN {printf (bytes >= 1e9 ? "%.2f GB" : "%.1f
 pip() {
   local quiet=(-qq)
   [[ ! -t 1 ]] || quiet=()  # a person at a terminal sees pip's progress bars
-  "$venv_python" -m pip "$1" "${quiet[@]}" "${@:2}"
+  # No Python of torch's runs here, so a wheel from a folder comes alone (--no-deps); pip would complain each time.
+  "$venv_python" -m pip "$1" "${quiet[@]}" --no-warn-conflicts "${@:2}"
 }
 
 make_venv() {
@@ -212,31 +213,58 @@ install_python() {
 
 # --- --no-install: look, list, change nothing --------------------------------------------------
 
+venv_fix="python3 -m venv .venv && .venv/bin/pip install"
+
+# importable MODULE...: in the Python that the reports and their tests use
+importable() {
+  local python=$venv_python
+  [[ -x $python ]] || python=python3
+  "$python" -c "import $(IFS=, && echo "$*")" 2>/dev/null
+}
+
+# What the build needs, without CMake to ask: it is missing itself, or its compiler is.
+missing_for_build() {
+  local package
+  for package in libbenchmark-dev libcli11-dev nlohmann-json3-dev; do
+    installed "$package" || missing+=("$package: apt install $package, or another copy where CMake finds it")
+  done
+  [[ -z $with_tests ]] || installed "$(catch2_package)" ||
+    missing+=("Catch2 v3: apt install catch2 (Debian 12: libcatch2-dev of the backports suite), or another copy where CMake finds it")
+  [[ -n $torch_dir ]] || compgen -G '.venv/lib/python3*/site-packages/torch/lib/libtorch_cpu.so' >/dev/null ||
+    missing+=("LibTorch: $venv_fix $(grep '^torch==' scripts/requirements.txt), or --torch-dir DIR")
+  compgen -G '.venv/lib/python3*/site-packages/nvidia/*/include/nvtx3' >/dev/null || [[ -d /usr/local/cuda/include/nvtx3 ]] ||
+    missing+=("NVTX 3 headers: $venv_fix $(grep '^nvidia-nvtx==' scripts/requirements.txt), or -DDSA_NVTX_INCLUDE=DIR")
+}
+
+# What only the tests need when they run.
+missing_for_tests() {
+  importable altair jsonschema vl_convert ||
+    missing+=("altair, jsonschema, vl-convert: $venv_fix -r scripts/requirements-test.txt $(grep '^vl-convert' scripts/requirements.txt)")
+  if [[ $(missing_packages) == *chromium* ]]; then missing+=("chromium: apt install chromium"); fi
+}
+
 list_missing() {
-  local missing=() command package output
-  local venv="python3 -m venv .venv && .venv/bin/pip install"
+  local missing=() command output
   for command in g++ cmake ninja; do
     command -v $command >/dev/null || missing+=("$command: apt install $(awk -v c=$command '$1 == c {print $2}' <<<"$packages")")
   done
-  if ((${#missing[@]} == 0)); then
-    # CMake knows the libraries and lists what it lacks; its list is taken over as it is.
-    if ! output=$(configure release "-DDSA_TESTS=$([[ -n $with_tests ]] && echo ON || echo OFF)" 2>&1); then
-      mapfile -t missing < <(sed -n 's/^ *- \(.*: .*\)/\1/p' <<<"$output")
-      ((${#missing[@]})) || fail "CMake cannot configure, for a reason of its own:"$'\n'"$output"
-    fi
-  else
-    for package in libbenchmark-dev libcli11-dev nlohmann-json3-dev ${with_tests:+"$(catch2_package)"}; do
-      installed "$package" || missing+=("$package: apt install $package, or another copy where CMake finds it")
-    done
-    [[ -n $torch_dir ]] || compgen -G '.venv/lib/python3*/site-packages/torch/lib/libtorch_cpu.so' >/dev/null ||
-      missing+=("LibTorch: $venv $(grep '^torch==' scripts/requirements.txt), or --torch-dir DIR")
-    compgen -G '.venv/lib/python3*/site-packages/nvidia/*/include/nvtx3' >/dev/null || [[ -d /usr/local/cuda/include/nvtx3 ]] ||
-      missing+=("NVTX 3 headers: $venv $(grep '^nvidia-nvtx==' scripts/requirements.txt), or -DDSA_NVTX_INCLUDE=DIR")
+  if ((${#missing[@]})); then
+    missing_for_build
+  # CMake knows the libraries and lists what it lacks; its list is taken over as it is.
+  elif ! output=$(configure release "-DDSA_TESTS=$([[ -n $with_tests ]] && echo ON || echo OFF)" 2>&1); then
+    mapfile -t missing < <(sed -n 's/^ *- \(.*: .*\)/\1/p' <<<"$output")
+    ((${#missing[@]})) || fail "CMake cannot configure, for a reason of its own:"$'\n'"$output"
   fi
   scripts/fetch-text.sh --check ||
-    missing+=("the text: $venv -r scripts/requirements.txt && scripts/fetch-text.sh, or a text of your own: -- --data FILE")
-  "$venv_python" -c 'import vl_convert' 2>/dev/null ||
-    say "Note: the report will have no SVG and PNG pictures: $venv $(grep '^vl-convert' scripts/requirements.txt)"
+    missing+=("the text: $venv_fix -r scripts/requirements.txt && scripts/fetch-text.sh, or a text of your own: -- --data FILE")
+  if [[ -n $with_tests ]]; then
+    missing_for_tests
+  elif ! importable vl_convert; then
+    say "Note: the report will have no SVG and PNG pictures: $venv_fix $(grep '^vl-convert' scripts/requirements.txt)"
+  fi
+  if [[ ${missing[*]} == *"$venv_fix"* ]] && ! venv_works && [[ -z $(find_python) ]]; then
+    missing=("Python with venv, for the fixes below: apt install python3-venv" "${missing[@]}")
+  fi
   ((${#missing[@]})) || return 0
   printf '%s\n' "Missing (without --no-install, all of it would be installed):" "${missing[@]/#/  - }" >&2
   exit 1

@@ -66,5 +66,26 @@ copies() {
 }
 check "a source entry is copied with only its suite changed" copies
 
+# A clone with neither compiler nor .venv: one list of all that is missing, each with its fix, and nothing changed.
+lists_missing() {  # lists_missing SCRIPT WHAT...
+  local script=$1 folder=$(mktemp -d) said code tool what
+  shift
+  mkdir "$folder/bin"
+  for tool in bash env dirname cat sed awk grep sha256sum cut dpkg-query; do ln -s "$(command -v $tool)" "$folder/bin/"; done
+  cp -r scripts quickstart.sh test.sh "$folder"
+  find "$folder" >"$folder.before"
+  said=$(PATH=$folder/bin "$folder/$script" --no-install 2>&1 </dev/null)
+  code=$?
+  for what in g++ cmake ninja LibTorch "the text" "$@"; do
+    grep -q "^  - $what: .*\(apt\|pip\) install " <<<"$said" || code="$what is not listed"
+  done
+  [[ $code == 1 ]] && find "$folder" | cmp - "$folder.before"
+  code=$?
+  rm -rf "$folder" "$folder.before"
+  return $code
+}
+check "--no-install lists what a build lacks" lists_missing quickstart.sh
+check "--no-install lists what the tests lack too" lists_missing test.sh "altair, jsonschema, vl-convert"
+
 ((failures == 0)) && echo "setup: all checks passed"
 exit $((failures > 0))
