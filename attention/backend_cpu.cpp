@@ -4,7 +4,7 @@
 namespace dsa {
 namespace {
 
-std::optional<std::string> declines(Op op, const Problem& problem) {
+std::optional<std::string> declines(Op, const Problem& problem) {
   if (!problem.device.is_cpu()) return "runs on the CPU; q is on " + problem.device.str();
   if (problem.dtype != c10::kFloat && problem.dtype != c10::kBFloat16)
     return std::string("needs float32 or bfloat16; q is ") + c10::toString(problem.dtype);

@@ -106,6 +106,13 @@ struct Avx2 {
   static void compress_store(int32_t* p, Mask m, Int x) {
     istore(p, _mm256_permutevar8x32_epi32(x, packed_lanes(m)));
   }
+  static void compress_store_few(float* p, Mask m, Reg x) {
+    _mm_storeu_ps(p, _mm256_castps256_ps128(_mm256_permutevar8x32_ps(x, packed_lanes(m))));
+  }
+  static void compress_store_few(int32_t* p, Mask m, Int x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(x, packed_lanes(m))));
+  }
 
   [[gnu::always_inline]] static Reg sum_each(const Reg (&a)[8]) {
     const Reg b0 = _mm256_hadd_ps(a[0], a[1]), b1 = _mm256_hadd_ps(a[2], a[3]);

@@ -113,6 +113,16 @@ struct Avx512 {
     }
   }
 
+  /// The same for at most kWidth / 2 lanes, which may overwrite fewer places: stores of whole registers
+  /// that cross a cache line cost almost three cycles.
+  static void compress_store_few(float* p, Mask m, Reg x) {
+    _mm256_storeu_ps(p, _mm512_castps512_ps256(_mm512_maskz_compress_ps(m, x)));
+  }
+  static void compress_store_few(int32_t* p, Mask m, Int x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_castsi512_si256(_mm512_maskz_compress_epi32(m, x)));
+  }
+
   /// Lane i of the result is the sum of the lanes of a[i].
   [[gnu::always_inline]] static Reg sum_each(const Reg (&a)[16]) {
     Reg b[8], c[4];

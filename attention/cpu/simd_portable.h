@@ -114,6 +114,9 @@ struct Portable {
     }
   }
 
+  static void compress_store_few(float* p, Mask m, Reg x) { compress_store(p, m, x); }
+  static void compress_store_few(int32_t* p, Mask m, Int x) { compress_store(p, m, x); }
+
   static Reg sum_each(const Reg (&a)[4]) {
     return Reg{reduce_add(a[0]), reduce_add(a[1]), reduce_add(a[2]), reduce_add(a[3])};
   }

@@ -5,7 +5,7 @@
 // A NaN passes every comparison below (they all ask "not less or equal"), reaches the buffer and is
 // found when the buffer shrinks: NaN detection costs the hot loop nothing.
 #pragma once
-#include "attention/cpu/select_kernels.h"
+#include "attention/cpu/kth_value_impl.h"
 
 #include <cstddef>
 
@@ -26,6 +26,7 @@ struct TopKBuffer {
 
 template <class Isa>
 struct TopK {
+  using Search = KthValue<Isa>;
   using Reg = typename Isa::Reg;
   using Int = typename Isa::Int;
   using Mask = typename Isa::Mask;
@@ -55,158 +56,67 @@ struct TopK {
     return result;
   }
 
-  /// Integers in the order of the floats; the only place where -0 < +0.
-  static int32_t order_key(float value) {
-    int32_t bits;
-    __builtin_memcpy(&bits, &value, sizeof bits);
-    return bits ^ static_cast<int32_t>(static_cast<uint32_t>(bits >> 31) >> 1);
-  }
-  static float from_order_key(int64_t key) {
-    int32_t bits = static_cast<int32_t>(key);
-    bits ^= static_cast<int32_t>(static_cast<uint32_t>(bits >> 31) >> 1);
-    float value;
-    __builtin_memcpy(&value, &bits, sizeof value);
-    return value;
-  }
-
   static Int ids_from(int64_t first_id) {
     return Isa::iadd(Isa::iota(), Isa::iset1(static_cast<int32_t>(first_id)));
   }
 
-  static int64_t count_above(const float* scores, int64_t n, float pivot) {
-    const Reg pivots = Isa::set1(pivot);
-    // Two counters: one chain waits for the previous addition.
-    auto even = Isa::iset1(0), odd = Isa::iset1(0);
-    int64_t s = 0;
-    for (; s + 2 * kWidth <= n; s += 2 * kWidth) {
-      even = Isa::count(even, Isa::gt(Isa::load(scores + s), pivots));
-      odd = Isa::count(odd, Isa::gt(Isa::load(scores + s + kWidth), pivots));
-    }
-    for (; s < n; s += kWidth) {
-      even = Isa::count(even, Isa::both(Isa::first(n - s), Isa::gt(Isa::load(scores + s), pivots)));
-    }
-    return Isa::ireduce_add(even) + Isa::ireduce_add(odd);
-  }
-
-  /// Where the K-th best value lies: count(> low) = above_low >= K > above_high = count(> high).
-  struct Bracket {
-    int64_t low, high;  ///< order keys
-    int64_t above_low, above_high;
+  /// What is kept: scores above `pivot`, and the first `equal_wanted` equal to it.
+  struct Cut {
+    float pivot;
+    int64_t equal_wanted;
   };
 
-  /// Extremes of the buffer; records the first NaN and returns false if there is one.
-  static bool find_bracket(TopKBuffer& buffer, Bracket& bracket) {
-    const float infinity = __builtin_inff();
-    Reg largest = Isa::set1(-infinity), smallest = Isa::set1(infinity);
-    for (int64_t s = 0; s < buffer.filled; s += kWidth) {
-      const Mask valid = Isa::first(buffer.filled - s);
-      const Reg x = Isa::load(buffer.scores + s);
-      if (const uint32_t nans = Isa::bits(valid) & ~Isa::bits(Isa::eq(x, x))) {
-        if (buffer.nan_id < 0) buffer.nan_id = buffer.ids[s + __builtin_ctz(nans)];
-        return false;
-      }
-      largest = Isa::max(largest, Isa::blend(valid, x, largest));
-      smallest = Isa::min(smallest, Isa::blend(valid, x, smallest));
+  /// The lanes of x that a cut keeps; counts the equal ones down.
+  [[gnu::always_inline]] static uint32_t kept_lanes(Cut& cut, Mask valid, Reg x) {
+    const Reg pivots = Isa::set1(cut.pivot);
+    uint32_t keep = Isa::bits(Isa::both(valid, Isa::gt(x, pivots)));
+    if (cut.equal_wanted == 0) return keep;
+    uint32_t equal = Isa::bits(Isa::both(valid, Isa::eq(x, pivots)));
+    while (__builtin_popcount(equal) > cut.equal_wanted)
+      equal &= ~(0x80000000u >> __builtin_clz(equal));
+    cut.equal_wanted -= __builtin_popcount(equal);
+    return keep | equal;
+  }
+
+  /// The cut that keeps the K best, or K..K+slack that include them; all, if no more are there.
+  /// False if a score is NaN; then the buffer knows which.
+  static bool find_cut(TopKBuffer& buffer, int64_t slack, Cut& cut) {
+    typename Search::Bracket bracket;
+    if (!Search::find_bracket(buffer.scores, buffer.filled, bracket)) {
+      int64_t s = 0;
+      while (buffer.scores[s] == buffer.scores[s]) ++s;
+      if (buffer.nan_id < 0) buffer.nan_id = buffer.ids[s];
+      return false;
     }
-    bracket = {int64_t{order_key(Isa::reduce_min(smallest))} - 1,
-               int64_t{order_key(Isa::reduce_max(largest))}, buffer.filled, 0};
+    if (buffer.filled <= buffer.top_k + slack) {
+      cut = {Search::from_order_key(bracket.low + 1), buffer.filled};
+      return true;
+    }
+    Search::narrow({buffer.scores, buffer.filled, buffer.top_k, slack, buffer.spare}, bracket);
+    const int64_t missing = buffer.top_k - bracket.above_high;
+    cut = {Search::from_order_key(bracket.high), missing > 0 ? missing : 0};
     return true;
   }
 
-  /// The next value to count at: interpolated between the ends of the bracket, and every third time
-  /// its middle in integer order, which bounds the number of steps for any distribution.
-  static int64_t next_pivot(const Bracket& bracket, int64_t wanted, int step) {
-    const float low = from_order_key(bracket.low), high = from_order_key(bracket.high);
-    const int64_t middle = (bracket.low + bracket.high) >> 1;
-    if (step % 3 == 2 || !__builtin_isfinite(low) || !__builtin_isfinite(high)) return middle;
-    const float share = static_cast<float>(bracket.above_low - wanted) /
-                        static_cast<float>(bracket.above_low - bracket.above_high);
-    const int64_t pivot = order_key(low + (high - low) * share);
-    if (pivot <= bracket.low) return bracket.low + 1;
-    return pivot >= bracket.high ? bracket.high - 1 : pivot;
-  }
-
-  /// Copies the scores inside (low, high] to `out`; returns how many.
-  static int64_t keep_inside(const float* scores, int64_t n, const Bracket& bracket, float* out) {
-    // "not <=" because below -inf there is no number: the key before -inf reads as NaN.
-    const Reg low = Isa::set1(from_order_key(bracket.low));
-    const Reg high = Isa::set1(from_order_key(bracket.high));
-    int64_t kept = 0;
-    for (int64_t s = 0; s < n; s += kWidth) {
-      const Reg x = Isa::load(scores + s);
-      const Mask candidates = Isa::both(Isa::first(n - s), Isa::not_le(x, low));
-      const uint32_t inside = Isa::bits(candidates) & ~Isa::bits(Isa::not_le(x, high));
-      Isa::compress_store(out + kept, Isa::from_bits(inside), x);
-      kept += __builtin_popcount(inside);
-    }
-    return kept;
-  }
-
-  /// Narrows `bracket` until some value has K..K+slack scores above it (then low = high = its key),
-  /// or until `high` is the K-th best value itself.
-  static void narrow(const TopKBuffer& buffer, int64_t slack, Bracket& bracket) {
-    const int64_t top_k = buffer.top_k;
-    const float* scores = buffer.scores;
-    int64_t n = buffer.filled, above_scores = 0;  // how many lie above all of scores[0..n)
-    for (int step = 0; bracket.high - bracket.low > 1; ++step) {
-      const int64_t pivot = next_pivot(bracket, top_k + slack / 2, step);
-      const int64_t above = above_scores + count_above(scores, n, from_order_key(pivot));
-      if (above >= top_k && above <= top_k + slack) {
-        bracket = {pivot, pivot, above, above};
-        return;
-      }
-      if (above >= top_k) {
-        bracket.low = pivot;
-        bracket.above_low = above;
-      } else {
-        bracket.high = pivot;
-        bracket.above_high = above;
-      }
-      if (n > 4 * kWidth && bracket.above_low - bracket.above_high <= n / 2) {
-        n = keep_inside(scores, n, bracket, buffer.spare);
-        scores = buffer.spare;
-        above_scores = bracket.above_high;
-      }
-    }
-  }
-
-  /// Keeps the scores above `pivot` and the first `equal_wanted` equal to it, in order.
-  static void compact(TopKBuffer& buffer, float pivot, int64_t equal_wanted) {
-    const Reg pivots = Isa::set1(pivot);
-    int64_t kept = 0;
-    for (int64_t s = 0; s < buffer.filled; s += kWidth) {
-      const Mask valid = Isa::first(buffer.filled - s);
-      const Reg x = Isa::load(buffer.scores + s);
-      uint32_t keep = Isa::bits(Isa::both(valid, Isa::gt(x, pivots)));
-      if (equal_wanted > 0) {
-        uint32_t equal = Isa::bits(Isa::both(valid, Isa::eq(x, pivots)));
-        for (; equal != 0 && equal_wanted > 0; --equal_wanted, equal &= equal - 1) {
-          keep |= equal & -equal;
-        }
-      }
-      const Mask mask = Isa::from_bits(keep);
-      const auto ids = Isa::iload(buffer.ids + s);
-      Isa::compress_store(buffer.scores + kept, mask, x);
-      Isa::compress_store(buffer.ids + kept, mask, ids);
-      kept += __builtin_popcount(keep);
-    }
-    buffer.filled = kept;
-  }
-
-  /// Keeps the K best, or K..K+slack that include them; raises the threshold. No-op when not over.
+  /// Keeps the K best of a buffer that holds more than K+slack, or K..K+slack that include them.
   static void shrink(TopKBuffer& buffer, int64_t slack) {
-    Bracket bracket;
-    if (!find_bracket(buffer, bracket)) {
+    Cut cut;
+    if (!find_cut(buffer, slack, cut)) {
       buffer.filled = 0;
       return;
     }
-    if (buffer.filled <= buffer.top_k + slack) return;
-    narrow(buffer, slack, bracket);
-    const float pivot = from_order_key(bracket.high);
-    const int64_t missing = buffer.top_k - bracket.above_high;
-    compact(buffer, pivot, missing > 0 ? missing : 0);
-    buffer.threshold = pivot;
+    buffer.threshold = cut.pivot;
     buffer.is_selective = true;
+    int64_t kept = 0;
+    for (int64_t s = 0; s < buffer.filled; s += kWidth) {
+      const Reg x = Isa::load(buffer.scores + s);
+      const auto ids = Isa::iload(buffer.ids + s);
+      const uint32_t keep = kept_lanes(cut, Isa::first(buffer.filled - s), x);
+      Isa::compress_store(buffer.scores + kept, Isa::from_bits(keep), x);
+      Isa::compress_store(buffer.ids + kept, Isa::from_bits(keep), ids);
+      kept += __builtin_popcount(keep);
+    }
+    buffer.filled = kept;
   }
 
   /// The first scores of a row need no comparison: keep them until the buffer is full.
@@ -230,37 +140,63 @@ struct TopK {
     int64_t s = 0;
     if (!buffer.is_selective) s = fill(buffer, scores, n, first_id);
     constexpr int64_t kGroup = 4;  // vectors per test of "any candidate at all?"
+    const int64_t full = buffer.capacity - kGroup * kWidth;
+    // Counted in a register: through the buffer, every append would wait for the last one's store.
+    int64_t filled = buffer.filled;
+    const auto append = [&](Mask mask, Reg x, Int ids) {
+      Isa::compress_store(buffer.scores + filled, mask, x);
+      Isa::compress_store(buffer.ids + filled, mask, ids);
+      filled += Isa::popcount(mask);
+    };
+    const auto make_room = [&] {
+      buffer.filled = filled;
+      shrink(buffer, buffer.top_k / 8);
+      filled = buffer.filled;
+    };
     for (; s + kGroup * kWidth <= n; s += kGroup * kWidth) {
       const Reg threshold = Isa::set1(buffer.threshold);
       Reg x[kGroup];
-      uint32_t above[kGroup];
+      Mask above[kGroup];
 #pragma GCC unroll 4
       for (int64_t v = 0; v < kGroup; ++v) {
         x[v] = Isa::load(scores + s + v * kWidth);
-        above[v] = Isa::bits(Isa::not_le(x[v], threshold));
+        above[v] = Isa::not_le(x[v], threshold);
       }
-      if ((above[0] | above[1] | above[2] | above[3]) == 0) continue;
+      const Mask any =
+          Isa::either(Isa::either(above[0], above[1]), Isa::either(above[2], above[3]));
+      if (Isa::bits(any) == 0) continue;
       auto ids = ids_from(first_id + s);
+      int64_t most = 0;
 #pragma GCC unroll 4
       for (int64_t v = 0; v < kGroup; ++v) {
-        append(buffer, Isa::from_bits(above[v]), x[v], ids);
-        ids = Isa::iadd(ids, Isa::iset1(kWidth));
+        const int64_t found = Isa::popcount(above[v]);
+        most = most > found ? most : found;
       }
-      if (buffer.filled > buffer.capacity - kGroup * kWidth) shrink(buffer, buffer.top_k / 8);
+      if (most <= kWidth / 2) {
+#pragma GCC unroll 4
+        for (int64_t v = 0; v < kGroup; ++v) {
+          Isa::compress_store_few(buffer.scores + filled, above[v], x[v]);
+          Isa::compress_store_few(buffer.ids + filled, above[v], ids);
+          filled += Isa::popcount(above[v]);
+          ids = Isa::iadd(ids, Isa::iset1(kWidth));
+        }
+      } else {
+#pragma GCC unroll 4
+        for (int64_t v = 0; v < kGroup; ++v) {
+          append(above[v], x[v], ids);
+          ids = Isa::iadd(ids, Isa::iset1(kWidth));
+        }
+      }
+      if (filled > full) make_room();
     }
     for (; s < n; s += kWidth) {
       const Mask valid = Isa::first(n - s);
       const Reg x = Isa::load(scores + s, valid);
-      const Mask above = Isa::both(valid, Isa::not_le(x, Isa::set1(buffer.threshold)));
-      append(buffer, above, x, ids_from(first_id + s));
-      if (buffer.filled > buffer.capacity - kGroup * kWidth) shrink(buffer, buffer.top_k / 8);
+      append(Isa::both(valid, Isa::not_le(x, Isa::set1(buffer.threshold))), x,
+             ids_from(first_id + s));
+      if (filled > full) make_room();
     }
-  }
-
-  static void append(TopKBuffer& buffer, Mask mask, Reg scores, Int ids) {
-    Isa::compress_store(buffer.scores + buffer.filled, mask, scores);
-    Isa::compress_store(buffer.ids + buffer.filled, mask, ids);
-    buffer.filled += Isa::popcount(mask);
+    buffer.filled = filled;
   }
 
   static void start(TopKBuffer& buffer) {
@@ -284,14 +220,12 @@ struct TopK {
     for (int64_t s = 0; s < kSample; s += kWidth) {
       Isa::store(buffer.scores + s, Isa::load(scores + s / kWidth * stride));
     }
-    TopKBuffer sample = buffer;
-    sample.filled = kSample;
-    sample.top_k = rank;
-    Bracket bracket;
-    if (!find_bracket(sample, bracket)) return false;
-    narrow(sample, rank / 4, bracket);
+    typename Search::Bracket bracket;
+    if (!Search::find_bracket(buffer.scores, kSample, bracket)) return false;
+    Search::narrow({buffer.scores, kSample, rank, rank / 4, buffer.spare}, bracket);
     // One below: values equal to the pivot pass, so a plateau at the pivot is no miss.
-    buffer.threshold = from_order_key(bracket.high - 1);
+    buffer.threshold =
+        Search::from_order_key(Search::key_below(Search::from_order_key(bracket.high)));
     buffer.is_selective = true;
     return true;
   }
@@ -308,11 +242,22 @@ struct TopK {
   /// Writes the selected ids, pads with -1 to `width`, and returns how many there are; ~(first NaN
   /// key) < 0 if a score was NaN.
   static int32_t finish(TopKBuffer& buffer, int32_t* ids, int64_t width) {
-    shrink(buffer, 0);
-    if (buffer.nan_id >= 0) return ~static_cast<int32_t>(buffer.nan_id);
-    __builtin_memcpy(ids, buffer.ids, static_cast<size_t>(buffer.filled) * sizeof(int32_t));
-    for (int64_t slot = buffer.filled; slot < width; ++slot) ids[slot] = -1;
-    return static_cast<int32_t>(buffer.filled);
+    Cut cut;
+    if (buffer.nan_id >= 0 || !find_cut(buffer, 0, cut))
+      return ~static_cast<int32_t>(buffer.nan_id);
+    int64_t kept = 0;
+    for (int64_t s = 0; s < buffer.filled; s += kWidth) {
+      const Reg x = Isa::load(buffer.scores + s);
+      const uint32_t keep = kept_lanes(cut, Isa::first(buffer.filled - s), x);
+      const int64_t n = __builtin_popcount(keep);
+      int32_t last[kWidth];  // a whole register may reach into the next row
+      int32_t* out = kept + kWidth <= width ? ids + kept : last;
+      Isa::compress_store(out, Isa::from_bits(keep), Isa::iload(buffer.ids + s));
+      if (out == last) __builtin_memcpy(ids + kept, last, static_cast<size_t>(n) * sizeof *ids);
+      kept += n;
+    }
+    for (int64_t slot = kept; slot < width; ++slot) ids[slot] = -1;
+    return static_cast<int32_t>(kept);
   }
 };
 
