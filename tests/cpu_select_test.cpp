@@ -1,11 +1,13 @@
 // Indexer and selection of the `cpu` backend on hostile inputs, on every ISA and thread count.
 #include "attention/backend_cpu.h"
+#include "attention/cpu/scratch.h"
 #include "tests/select_inputs.h"
 
 #include <catch2/matchers/catch_matchers_string.hpp>
 
 #include <bit>
 #include <fstream>
+#include <thread>
 
 namespace {
 
@@ -241,4 +243,32 @@ TEST_CASE("indexer_select never holds a score matrix", "[select]") {
   REQUIRE(selection.count.const_data_ptr<int32_t>()[16383] == 64);
   REQUIRE(before > 0);
   REQUIRE(grown_mib < 64);
+}
+
+// [slow]: 8.6 thousand million pairs.
+TEST_CASE("at 131072 keys indexer_select holds packed keys and 4 MiB a thread", "[select][slow]") {
+  const int64_t length = 131072, top_k = 512, width = 2;
+  const Inputs inputs = integer_inputs({1, length, length, 1, width}, 61);
+  const int threads = at::get_num_threads();
+  int64_t grown = 0;
+  Selection found;
+  // In a thread of its own, so that scratch of earlier tests does not hide what this one needs.
+  std::thread([&] {
+    at::set_num_threads(2);
+    const int64_t before = dsa::cpu::scratch_live_bytes();
+    found = dsa::cpu_backend().indexer_select(inputs.q, inputs.k, inputs.weight, top_k);
+    grown = dsa::cpu::scratch_live_bytes() - before;
+  }).join();
+  at::set_num_threads(threads);
+  INFO("scratch grew by " << grown << " bytes");
+  REQUIRE(grown > 0);
+  REQUIRE(grown <= (length + 96) * width * 4 + (int64_t{2} << 20) + 2 * (int64_t{4} << 20));
+  std::vector<double> scores(static_cast<size_t>(length));
+  for (const int64_t t : {int64_t{511}, int64_t{512}, int64_t{70001}, length - 1}) {
+    INFO("query " << t);
+    for (int64_t s = 0; s <= t; ++s) scores[static_cast<size_t>(s)] = inputs.score(t, s);
+    const Selection expected = oracle_selection(
+        {1, 1, t + 1, top_k}, [&](int64_t, int32_t s) { return scores[static_cast<size_t>(s)]; });
+    REQUIRE(at::equal(found.indices.slice(1, t, t + 1), expected.indices));
+  }
 }
