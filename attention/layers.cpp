@@ -95,8 +95,8 @@ void refuse_dropout(const AttentionConfig& config, const char* variant) {
           " has no dropout of attention probabilities; set it to 0");
 }
 
-/// DeepSeek Sparse Attention, stage 2 of its training: the indexer selects, attention reads the
-/// selection, and a KL loss pulls the indexer towards what attention did with it.
+/// DeepSeek Sparse Attention: the indexer selects, attention reads the selection, and a KL loss pulls
+/// the indexer towards what attention did with it. Before that stage attention is dense.
 class SparseAttention : public ProjectedAttention {
  public:
   explicit SparseAttention(const AttentionConfig& config) : ProjectedAttention(config) {
@@ -104,10 +104,12 @@ class SparseAttention : public ProjectedAttention {
     indexer_ = register_module(
         "indexer", std::make_shared<Indexer>(config, indexer_seed_, Indexer::Style::kSound));
   }
+  bool has_stages() const override { return true; }
 
  protected:
   AttentionOutput attend(const Heads& heads, const at::Tensor& hidden,
                          const at::Tensor& positions) override {
+    if (stage != TrainingStage::kSparse) return attend_densely(heads, hidden, positions);
     const IndexerInputs index = indexer_->forward(hidden, positions);
     const int64_t top_k = resolved_top_k(config_, hidden.size(1));
     ops::Selection selection;
@@ -122,10 +124,23 @@ class SparseAttention : public ProjectedAttention {
       output.indexer_loss = imitation_loss(heads, index, selection, result.lse.detach());
     }
     if (keep_selection) output.selection = selection;
+    if (capture) *capture = {heads.q, heads.k, {index.q, index.k, index.weight}, selection};
     return output;
   }
 
  private:
+  AttentionOutput attend_densely(const Heads& heads, const at::Tensor& hidden,
+                                 const at::Tensor& positions) {
+    const ops::AttentionResult result = ops::dense_attention(heads.q, heads.k, heads.v, scale_);
+    AttentionOutput output{result.out, {}, {}};
+    if (stage == TrainingStage::kIndexer && at::GradMode::is_enabled()) {
+      const IndexerInputs index = indexer_->forward(hidden, positions);
+      output.indexer_loss = ops::dense_indexer_kl({index.q, index.k, index.weight}, heads.q,
+                                                  heads.k, result.lse, scale_);
+    }
+    return output;
+  }
+
   at::Tensor imitation_loss(const Heads& heads, const IndexerInputs& index,
                             const ops::Selection& selection, const at::Tensor& lse) const {
     const nvtx::Range range("indexer_loss", Category::kIndexer, selection.indices.size(1));

@@ -27,6 +27,14 @@ void require_scale(const char* op, double scale) {
   require(std::isfinite(scale), op, ": scale is ", scale, "; it must be finite, usually 1/sqrt(D)");
 }
 
+void require_lse(const char* op, const at::Tensor& lse, const at::Tensor& q, const char* source) {
+  require(lse.defined() && lse.sizes() == q.sizes().slice(0, 3), op,
+          ": lse must have the shape [B, T, H] of q; pass that of ", source);
+  const c10::ScalarType wanted = accumulation_dtype(q.scalar_type());
+  require(lse.scalar_type() == wanted, op, ": lse is ", lse.scalar_type(), "; for q of ",
+          q.scalar_type(), " it must be ", wanted);
+}
+
 }  // namespace
 
 at::Tensor indexer_scores(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight) {
@@ -94,12 +102,7 @@ at::Tensor selected_attention_mass(const at::Tensor& q, const at::Tensor& k,
   Problem problem = attention_problem("selected_attention_mass", q, k, at::Tensor());
   require_selection("selected_attention_mass", selection, problem);
   require_scale("selected_attention_mass", scale);
-  require(lse.defined() && lse.sizes() == q.sizes().slice(0, 3),
-          "selected_attention_mass: lse must have the shape [B, T, H] of q; pass that of "
-          "sparse_attention on the same selection");
-  require(lse.scalar_type() == accumulation_dtype(problem.dtype),
-          "selected_attention_mass: lse is ", lse.scalar_type(), "; for q of ", problem.dtype,
-          " it must be ", accumulation_dtype(problem.dtype));
+  require_lse("selected_attention_mass", lse, q, "sparse_attention on the same selection");
   problem.top_k = selection.indices.size(2);
   const nvtx::Range range("selected_attention_mass", Category::kIndexer, problem.keys);
   const at::NoGradGuard no_grad;
@@ -121,6 +124,25 @@ at::Tensor indexer_kl(const at::Tensor& selected_scores, const at::Tensor& targe
           "; convert one of them");
   const nvtx::Range range("indexer_kl", Category::kIndexer, ids.size(1));
   return autograd::indexer_kl(selected_scores, target.detach(), ids >= 0);
+}
+
+at::Tensor dense_indexer_kl(const IndexTensors& index, const at::Tensor& q, const at::Tensor& k,
+                            const at::Tensor& lse, double scale) {
+  constexpr const char* kOp = "dense_indexer_kl";
+  const Problem indexer = indexer_problem(kOp, index.q, index.k, index.weight);
+  const Problem attention = attention_problem(kOp, q, k, at::Tensor());
+  require(indexer.batch == attention.batch && indexer.queries == attention.queries &&
+              indexer.keys == attention.keys && indexer.dtype == attention.dtype,
+          kOp, ": the indexer has q ", index.q.sizes(), " and k ", index.k.sizes(),
+          ", attention q ", q.sizes(), " and k ", k.sizes(),
+          "; batch, queries, keys and dtype must agree");
+  require_scale(kOp, scale);
+  require_lse(kOp, lse, q, "dense_attention");
+  const nvtx::Range range(kOp, Category::kIndexer, indexer.keys);
+  const c10::ScalarType wide = accumulation_dtype(indexer.dtype);
+  return autograd::dense_indexer_kl(index.q.to(wide), index.k.to(wide), index.weight.to(wide),
+                                    {q.detach().to(wide), k.detach().to(wide), lse.detach(), scale},
+                                    wants_gradient({index.q, index.k, index.weight}));
 }
 
 }  // namespace dsa::ops

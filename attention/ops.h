@@ -27,7 +27,8 @@ struct Selection {
 
 struct AttentionResult {
   at::Tensor out;  ///< [B, T, H, V], dtype of q; zero where a query has no key
-  at::Tensor lse;  ///< float32 (float64 for float64 q) [B, T, H], natural log-sum-exp; -inf if no key
+  at::Tensor
+      lse;  ///< float32 (float64 for float64 q) [B, T, H], natural log-sum-exp; -inf if no key
 };
 
 /// Lightning-indexer score of every (query, key) pair [DeepSeek-V3.2 eq. 1]:
@@ -82,6 +83,20 @@ at::Tensor selected_attention_mass(const at::Tensor& q, const at::Tensor& k,
 /// Differentiable in scores only, with d/dscore = softmax(score) - target (per query, / B*T).
 at::Tensor indexer_kl(const at::Tensor& selected_scores, const at::Tensor& target,
                       const Selection& selection);
+
+/// The lightning indexer's tensors, as `indexer_scores` takes them.
+struct IndexTensors {
+  at::Tensor q, k, weight;  ///< [B, T, I, J], [B, S, J], [B, T, I]
+};
+
+/// The same loss over every visible key, before there is a selection (stage 1, the dense warm-up):
+/// target = probabilities of dense attention, averaged over heads. Differentiable in `index` only.
+/// Works in tiles of 64 queries: O(64*S*I) memory a thread, loss and gradients in one pass.
+/// @param q    [B, T, H, D] of attention
+/// @param k    [B, S, G, D] of attention
+/// @param lse  of dense_attention
+at::Tensor dense_indexer_kl(const IndexTensors& index, const at::Tensor& q, const at::Tensor& k,
+                            const at::Tensor& lse, double scale);
 
 /// A selection fit for kernels: rows ascending with -1 only at the end, counts filled in.
 /// Returns its argument unchanged (no copy) when it already is; one vectorised pass.

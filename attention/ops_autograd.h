@@ -17,4 +17,13 @@ ops::AttentionResult dense_attention(const Backend& backend, const at::Tensor& q
 at::Tensor indexer_kl(const at::Tensor& scores, const at::Tensor& target,
                       const at::Tensor& selected);
 
+/// Attention heads as the teacher of stage 1: no gradient reaches them.
+struct AttentionView {
+  at::Tensor q, k, lse;  ///< [B, T, H, D], [B, S, G, D], [B, T, H]
+  double scale;
+};
+at::Tensor dense_indexer_kl(const at::Tensor& index_q, const at::Tensor& index_k,
+                            const at::Tensor& weight, const AttentionView& attention,
+                            bool with_gradients);
+
 }  // namespace dsa::autograd

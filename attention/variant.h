@@ -31,7 +31,7 @@ struct AttentionConfig {
 };
 
 template <class C, class V>
-  requires is_a<C, AttentionConfig>
+requires is_a<C, AttentionConfig>
 void visit_fields(C& c, V&& v) {
   auto& [d_model, n_heads, n_kv_heads, head_width, rope_base, rope_layout, top_k, top_k_fraction,
          index_heads, index_width, index_rope_width, dropout, indexer_loss_weight, backend] = c;
@@ -42,12 +42,15 @@ void visit_fields(C& c, V&& v) {
   v("rope-base", rope_base, "base of the rotary frequencies");
   v("rope-layout", rope_layout, "pairs of the attention heads: half_split or interleaved");
   v("top-k", top_k, "keys read per query; 0 = top-k-fraction of the length");
-  v("top-k-fraction", top_k_fraction, "keys read per query as a fraction of the length, if top-k is 0");
+  v("top-k-fraction", top_k_fraction,
+    "keys read per query as a fraction of the length, if top-k is 0");
   v("index-heads", index_heads, "lightning-indexer heads");
   v("index-width", index_width, "lightning-indexer key width");
   v("index-rope-width", index_rope_width, "leading part of index-width that is rotated");
-  v("dropout", dropout, "probability of dropping an attention probability (dense and dsa_as_published only)");
-  v("indexer-loss-weight", indexer_loss_weight, "factor of the indexer's KL loss; 0 trains no indexer");
+  v("dropout", dropout,
+    "probability of dropping an attention probability (dense and dsa_as_published only)");
+  v("indexer-loss-weight", indexer_loss_weight,
+    "factor of the indexer's KL loss; 0 trains no indexer");
   v("backend", backend, "attention backend of training runs: auto or one of `dsa-bench list`");
 }
 
@@ -58,11 +61,26 @@ int64_t resolved_top_k(const AttentionConfig& config, int64_t length);
 void check(const AttentionConfig& config);
 
 struct AttentionOutput {
-  at::Tensor hidden;         ///< [B, T, d_model]
+  at::Tensor hidden;  ///< [B, T, d_model]
   /// Scalar, nats per query, before indexer_loss_weight; undefined for variants that train no
   /// indexer and while gradients are off.
   at::Tensor indexer_loss;
   ops::Selection selection;  ///< undefined tensors unless `keep_selection` was set (audits)
+};
+
+/// What a layer with an indexer chose from, and what it chose.
+struct AttentionCapture {
+  at::Tensor q, k;  ///< of the attention heads, rotated: [B, T, H, D], [B, T, G, D]
+  ops::IndexTensors index;
+  ops::Selection selection;
+};
+
+/// What a step trains in layers with an indexer [DeepSeek-V3.2 section 2.1]; other layers do the same
+/// in every stage.
+enum class TrainingStage {
+  kDense,    ///< dense attention, the indexer idle
+  kIndexer,  ///< stage 1: dense attention, indexer_loss over all visible keys
+  kSparse    ///< stage 2: attention reads the selection, indexer_loss over it
 };
 
 class AttentionLayer : public torch::nn::Module {
@@ -70,7 +88,10 @@ class AttentionLayer : public torch::nn::Module {
   /// @param hidden     [B, T, d_model], normalised
   /// @param positions  int64 [T], absolute
   virtual AttentionOutput forward(const at::Tensor& hidden, const at::Tensor& positions) = 0;
+  virtual bool has_stages() const { return false; }
+  TrainingStage stage = TrainingStage::kSparse;
   bool keep_selection = false;
+  AttentionCapture* capture = nullptr;  ///< filled by forward where set and there is an indexer
 };
 
 struct AttentionVariant {

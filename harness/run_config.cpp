@@ -101,6 +101,7 @@ void check(const RunConfig& c) {
 
 RunConfig shrunk_for_dry_run(RunConfig config) {
   config.train.steps = 1;
+  config.train.dense_steps = config.train.indexer_steps = 0;
   config.train.warmup_steps = std::min<int64_t>(config.train.warmup_steps, 1);
   config.train.evaluate_every = 0;
   config.train.checkpoint_every = 0;

@@ -8,6 +8,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -63,6 +64,11 @@ void require_not_negative(const char* field, double value) {
 
 void check(const TrainConfig& config) {
   require(config.steps >= 1, "train.steps is ", config.steps, "; it must be at least 1");
+  require_not_negative("train.dense-steps", static_cast<double>(config.dense_steps));
+  require_not_negative("train.indexer-steps", static_cast<double>(config.indexer_steps));
+  require(config.dense_steps + config.indexer_steps <= config.steps, "train.dense-steps is ",
+          config.dense_steps, " and train.indexer-steps ", config.indexer_steps,
+          "; together they must not exceed train.steps, which is ", config.steps);
   require(config.batch >= 1, "train.batch is ", config.batch, "; it must be at least 1");
   require_not_negative("train.warmup-steps", static_cast<double>(config.warmup_steps));
   require_choice("train.optimizer", config.optimizer, "adamw", "adam");
@@ -76,6 +82,12 @@ void check(const TrainConfig& config) {
   require_not_negative("train.grad-clip", config.grad_clip);
   require_not_negative("train.evaluate-every", static_cast<double>(config.evaluate_every));
   require_not_negative("train.checkpoint-every", static_cast<double>(config.checkpoint_every));
+}
+
+TrainingStage stage_of(const TrainConfig& config, int64_t steps_done) {
+  if (steps_done < config.dense_steps) return TrainingStage::kDense;
+  if (steps_done < config.dense_steps + config.indexer_steps) return TrainingStage::kIndexer;
+  return TrainingStage::kSparse;
 }
 
 struct Trainer::Parts {
@@ -140,6 +152,7 @@ StepResult Trainer::step() {
     return parts.batches->at(parts.step);
   }();
   parts.model->train();
+  parts.model->set_stage(stage_of(parts.config, parts.step));
   parts.optimizer->forget_gradients();
   const ModelOutput output = parts.model->forward(batch.tokens, batch.targets);
   const at::Tensor loss = parts.model->training_loss(output);
@@ -222,6 +235,8 @@ void Trainer::load(const std::filesystem::path& path) {
   const at::NoGradGuard no_grad;
   for (const auto& [name, tensor] : ours) tensor.copy_(saved.tensors.at(name));
   parts_->step = std::stoll(step->second);
+  // Evaluation reads as the last step did.
+  parts_->model->set_stage(stage_of(parts_->config, std::max<int64_t>(parts_->step - 1, 0)));
 }
 
 }  // namespace dsa

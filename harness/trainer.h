@@ -10,6 +10,8 @@ namespace dsa {
 
 struct TrainConfig {
   int64_t steps = 200;
+  int64_t dense_steps = 0;
+  int64_t indexer_steps = 0;
   int64_t batch = 8;
   int64_t warmup_steps = 20;
   std::string optimizer = "adamw";
@@ -25,45 +27,54 @@ struct TrainConfig {
 };
 
 template <class C, class V>
-  requires is_a<C, TrainConfig>
+requires is_a<C, TrainConfig>
 void visit_fields(C& c, V&& v) {
-  auto& [steps, batch, warmup_steps, optimizer, schedule, learning_rate, indexer_learning_rate,
-         min_learning_rate_fraction, weight_decay, grad_clip, evaluate_every, checkpoint_every,
-         flush_denormals] = c;
+  auto& [steps, dense_steps, indexer_steps, batch, warmup_steps, optimizer, schedule, learning_rate,
+         indexer_learning_rate, min_learning_rate_fraction, weight_decay, grad_clip, evaluate_every,
+         checkpoint_every, flush_denormals] = c;
   v("steps", steps, "optimiser steps of a run");
+  v("dense-steps", dense_steps, "first steps of dsa: dense attention, the indexer idle");
+  v("indexer-steps", indexer_steps,
+    "next steps of dsa: dense attention, only the indexer trains, over all visible keys");
   v("batch", batch, "sequences per step");
   v("warmup-steps", warmup_steps, "steps of linear learning-rate warm-up");
   v("optimizer", optimizer, "adamw, or adam (the seed's)");
   v("schedule", schedule, "cosine, or constant");
   v("learning-rate", learning_rate, "peak learning rate of the model");
   v("indexer-learning-rate", indexer_learning_rate, "peak learning rate of the lightning indexer");
-  v("min-learning-rate-fraction", min_learning_rate_fraction, "where cosine ends, as a fraction of the peak");
+  v("min-learning-rate-fraction", min_learning_rate_fraction,
+    "where cosine ends, as a fraction of the peak");
   v("weight-decay", weight_decay, "AdamW weight decay of matrices");
   v("grad-clip", grad_clip, "global L2 norm of the gradient; 0 = off");
-  v("evaluate-every", evaluate_every, "steps between evaluations over all of validation; 0 = only at the end");
+  v("evaluate-every", evaluate_every,
+    "steps between evaluations over all of validation; 0 = only at the end");
   v("checkpoint-every", checkpoint_every, "steps between checkpoints; 0 = only at the end");
-  v("flush-denormals", flush_denormals, "treat denormal floats as zero (they slow a CPU step up to 20 times)");
+  v("flush-denormals", flush_denormals,
+    "treat denormal floats as zero (they slow a CPU step up to 20 times)");
 }
 
 /// @throws Error naming the field, its value and what it may be.
 void check(const TrainConfig& config);
 
+/// Stage of the step after `steps_done` ones.
+TrainingStage stage_of(const TrainConfig& config, int64_t steps_done);
+
 struct StepResult {
-  int64_t step = 0;          ///< 1 after the first update
-  double loss = 0;           ///< nats per scored token
-  double indexer_loss = 0;   ///< nats per query; NaN without an indexer
-  double router_loss = 0;    ///< NaN without experts
-  double grad_norm = 0;      ///< before clipping
+  int64_t step = 0;         ///< 1 after the first update
+  double loss = 0;          ///< nats per scored token
+  double indexer_loss = 0;  ///< nats per query; NaN without an indexer that trains in this step
+  double router_loss = 0;   ///< NaN without experts
+  double grad_norm = 0;     ///< of the model, before clipping; 0 where it is frozen
   double learning_rate = 0;
-  double seconds = 0;        ///< wall clock of the whole step, batch included
+  double seconds = 0;  ///< wall clock of the whole step, batch included
 };
 
 struct Evaluation {
   int64_t step = 0;
-  double loss = 0;             ///< nats per token over all of validation
-  double accuracy = 0;         ///< share of tokens whose arg max is right
-  double bits_per_byte = 0;    ///< 0 = unknown
-  int64_t tokens = 0;          ///< scored
+  double loss = 0;                       ///< nats per token over all of validation
+  double accuracy = 0;                   ///< share of tokens whose arg max is right
+  double bits_per_byte = 0;              ///< 0 = unknown
+  int64_t tokens = 0;                    ///< scored
   std::vector<double> loss_by_position;  ///< mean loss of 8 equal buckets of the window
 };
 

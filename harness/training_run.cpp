@@ -20,11 +20,17 @@ double median(std::vector<double> values) {
   return (*middle + *std::max_element(values.begin(), middle)) / 2;
 }
 
-/// Seconds of all steps -> of those after warm-up: the first 10, but never more than half.
-std::vector<double> without_warmup(const std::vector<StepResult>& steps) {
-  const size_t skipped = std::min<size_t>(10, steps.size() / 2);
+/// Seconds of the last stage's steps without warm-up: the first 10, but never more than half.
+std::vector<double> without_warmup(const TrainConfig& config,
+                                   const std::vector<StepResult>& steps) {
   std::vector<double> seconds;
-  for (size_t i = skipped; i < steps.size(); ++i) seconds.push_back(steps[i].seconds);
+  if (steps.empty()) return seconds;
+  const TrainingStage last = stage_of(config, steps.back().step - 1);
+  for (const StepResult& step : steps) {
+    if (stage_of(config, step.step - 1) == last) seconds.push_back(step.seconds);
+  }
+  const size_t skipped = std::min<size_t>(10, seconds.size() / 2);
+  seconds.erase(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(skipped));
   return seconds;
 }
 
@@ -46,10 +52,14 @@ class Run {
   TrainingResult whole() {
     // A pass of its own, before the run: peak_bytes makes allocation slow and would spoil timings.
     result_.peak_bytes = peak_bytes([&] {
-                           const auto trainer = new_trainer();
-                           for (int i = 0; i < 2; ++i) trainer->step();
+                           TrainConfig train = job_.train;
+                           train.dense_steps = std::min<int64_t>(train.dense_steps, 1);
+                           train.indexer_steps = std::min<int64_t>(train.indexer_steps, 1);
+                           const auto trainer = new_trainer(train);
+                           const int64_t steps = 2 + train.dense_steps + train.indexer_steps;
+                           for (int64_t i = 0; i < steps; ++i) trainer->step();
                          }).value_or(0);
-    trainer_ = new_trainer();
+    trainer_ = new_trainer(job_.train);
     if (!job_.checkpoint.empty() && std::filesystem::exists(job_.checkpoint)) {
       trainer_->load(job_.checkpoint);
     }
@@ -61,9 +71,9 @@ class Run {
   }
 
  private:
-  std::unique_ptr<Trainer> new_trainer() const {
-    return std::make_unique<Trainer>(job_.variant, job_.attention, job_.model, job_.train,
-                                     *batches_, job_.seed);
+  std::unique_ptr<Trainer> new_trainer(const TrainConfig& train) const {
+    return std::make_unique<Trainer>(job_.variant, job_.attention, job_.model, train, *batches_,
+                                     job_.seed);
   }
 
   void describe() {
@@ -89,6 +99,7 @@ class Run {
     }
     save();
     evaluate_now();
+    if (hooks_.on_finish) hooks_.on_finish(trainer_->model());
     result_.finished = true;
   }
 
@@ -107,7 +118,7 @@ class Run {
   }
 
   void summarise() {
-    result_.step_seconds = without_warmup(result_.steps);
+    result_.step_seconds = without_warmup(job_.train, result_.steps);
     result_.median_step_seconds = median(result_.step_seconds);
     if (result_.median_step_seconds > 0) {
       result_.tokens_per_second =

@@ -22,6 +22,7 @@ struct TrainingJob {
 struct TrainingHooks {
   std::function<void(const StepResult&)> on_step;
   std::function<void(const Evaluation&)> on_evaluation;
+  std::function<void(Transformer&)> on_finish;  ///< after the last step and evaluation
   std::function<bool()> stop_requested;  ///< Ctrl-C: finish the step, write the checkpoint, return
 };
 
@@ -31,17 +32,18 @@ struct TrainingResult {
   double best_validation_loss = 0, best_accuracy = 0, final_validation_loss = 0;
   std::vector<double> step_seconds;  ///< after warm-up (at least 10 steps where there are 20)
   double median_step_seconds = 0;
-  double tokens_per_second = 0;      ///< batch * length / median step
-  double peak_bytes = 0;             ///< resident, above the state before the run; 0 = unknown
+  double tokens_per_second = 0;  ///< batch * length / median step
+  double peak_bytes = 0;         ///< resident, above the state before the run; 0 = unknown
   int64_t parameters = 0, active_parameters = 0;
   double flops_per_token = 0;
-  int64_t top_k = 0;                             ///< resolved
-  double validation_overlap = 0;                 ///< see harness/data.h; 0 = sound
-  std::map<std::string, double> stage_seconds;   ///< one traced step: "indexer", "attention", ...
+  int64_t top_k = 0;                            ///< resolved
+  double validation_overlap = 0;                ///< see harness/data.h; 0 = sound
+  std::map<std::string, double> stage_seconds;  ///< one traced step: "indexer", "attention", ...
   std::vector<StepResult> steps;
   std::vector<Evaluation> evaluations;
 };
 
-TrainingResult run_training(const TrainingJob& job, const Corpus& corpus, const TrainingHooks& hooks);
+TrainingResult run_training(const TrainingJob& job, const Corpus& corpus,
+                            const TrainingHooks& hooks);
 
 }  // namespace dsa

@@ -78,6 +78,10 @@ int64_t elements(const std::vector<at::Tensor>& tensors) {
   return total;
 }
 
+bool in_indexer(const std::string& parameter) {
+  return parameter.find(".indexer.") != std::string::npos;
+}
+
 /// Mean of the defined ones; undefined if there is none.
 at::Tensor mean_of(const std::vector<at::Tensor>& losses) {
   at::Tensor sum;
@@ -190,12 +194,31 @@ std::vector<std::shared_ptr<AttentionLayer>> Transformer::attention_layers() {
   return layers;
 }
 
+bool Transformer::set_stage(TrainingStage stage) {
+  bool any = false;
+  for (const auto& layer : attention_layers()) {
+    if (!layer->has_stages()) continue;
+    layer->stage = stage;
+    any = true;
+  }
+  if (!any) return false;
+  for (auto& parameter : named_parameters()) {
+    parameter.value().requires_grad_(stage != TrainingStage::kIndexer ||
+                                     in_indexer(parameter.key()));
+  }
+  return true;
+}
+
 std::vector<at::Tensor> Transformer::indexer_parameters() {
   std::vector<at::Tensor> found;
   for (const auto& parameter : named_parameters()) {
-    if (parameter.key().find(".indexer.") != std::string::npos) found.push_back(parameter.value());
+    if (in_indexer(parameter.key())) found.push_back(parameter.value());
   }
   return found;
+}
+
+int64_t Transformer::vocab_size() const {
+  return parts_->model.vocab_size;
 }
 
 int64_t Transformer::parameter_count() {

@@ -61,7 +61,11 @@ class Transformer : public torch::nn::Module {
   at::Tensor training_loss(const ModelOutput& output) const;
   at::Tensor logits(const at::Tensor& tokens);  ///< [B, T, vocab_size], for audits and small tests
   std::vector<std::shared_ptr<AttentionLayer>> attention_layers();
+  /// Of every layer that has stages; kIndexer freezes all parameters but the indexers'. False, and
+  /// nothing done, if no layer has any.
+  bool set_stage(TrainingStage stage);
   std::vector<at::Tensor> indexer_parameters();  ///< trained by the KL loss alone
+  int64_t vocab_size() const;
   int64_t parameter_count();
   int64_t active_parameter_count();  ///< experts a token does not visit are left out
   /// Training FLOPs of one token at sequence length `length` (forward + backward), for MFU.
