@@ -21,8 +21,10 @@ struct IndexerTensors {
   at::Tensor q, k, weight;
 };
 
-IndexerTensors indexer_tensors(const KernelCase& kernel, at::Generator& generator) {
+IndexerTensors indexer_tensors(const KernelCase& kernel, at::Generator& generator,
+                               const AttentionCapture* captured) {
   const Problem& p = kernel.problem;
+  if (captured != nullptr) return {captured->index.q, captured->index.k, captured->index.weight};
   at::Tensor q = normal({1, p.queries, p.index_heads, p.index_width}, generator);
   at::Tensor k = normal({1, p.keys, p.index_width}, generator);
   at::Tensor weight = normal({1, p.queries, p.index_heads}, generator);
@@ -42,7 +44,11 @@ IndexerTensors indexer_tensors(const KernelCase& kernel, at::Generator& generato
   return {q, k, weight};
 }
 
-at::Tensor raw_scores(const KernelCase& kernel, at::Generator& generator) {
+at::Tensor raw_scores(const KernelCase& kernel, at::Generator& generator,
+                      const AttentionCapture* captured) {
+  if (captured != nullptr) {
+    return ops::indexer_scores(captured->index.q, captured->index.k, captured->index.weight);
+  }
   const at::Tensor x = normal({1, kernel.problem.queries, kernel.problem.keys}, generator);
   if (kernel.scores == "relu_plateau") return (x - 1.28).clamp_min(0);  // 90 % exact zeros
   if (kernel.scores == "concentrated") return 1 + 1e-3 * x;
@@ -123,22 +129,25 @@ at::IntArrayRef output_shape(const KernelCase& kernel, std::vector<int64_t>& sha
   return shape;
 }
 
-InputSet make_set(const KernelCase& kernel, uint64_t seed) {
+/// @param captured  null unless the row's scores are `captured`
+InputSet make_set(const KernelCase& kernel, uint64_t seed, const AttentionCapture* captured) {
   const Problem& p = kernel.problem;
   at::Generator generator = at::detail::createCPUGenerator(seed);
   InputSet set;
   if (has_indexer(kernel.op)) {
-    const IndexerTensors t = indexer_tensors(kernel, generator);
+    const IndexerTensors t = indexer_tensors(kernel, generator, captured);
     set.q = t.q.to(p.dtype), set.k = t.k.to(p.dtype), set.weight = t.weight.to(p.dtype);
   }
-  if (kernel.op == Op::kSelectTopK) set.scores = raw_scores(kernel, generator);
+  if (kernel.op == Op::kSelectTopK) set.scores = raw_scores(kernel, generator, captured);
   if (has_attention(kernel.op)) {
     set.q = normal({1, p.queries, p.heads, p.qk_width}, generator).to(p.dtype);
     set.k = normal({1, p.keys, p.kv_heads, p.qk_width}, generator).to(p.dtype);
     set.v = normal({1, p.keys, p.kv_heads, p.v_width}, generator).to(p.dtype);
   }
   const bool selects = kernel.op == Op::kSelectTopK || kernel.op == Op::kIndexerSelect;
-  if (has_selection(kernel.op) && !selects) set.selection = selection_of(kernel, seed);
+  if (has_selection(kernel.op) && !selects) {
+    set.selection = captured != nullptr ? captured->selection : selection_of(kernel, seed);
+  }
   if (kernel.op == Op::kAttentionMass) {
     const double scale = 1 / std::sqrt(static_cast<double>(p.qk_width));
     set.lse = ops::sparse_attention(set.q, set.k, set.v, set.selection, scale).lse;
@@ -156,6 +165,9 @@ std::string key_of(const KernelCase& kernel, const KernelConfig& config) {
   std::string key = name(kernel.op);
   for (const auto& [axis, value] : axes(kernel)) {
     if (axis != "pass" && axis != "backend") key += "/" + axis + ":" + value;
+  }
+  if (kernel.scores == "captured") {
+    key += "/layer:" + std::to_string(config.captured_layer) + " of " + config.captured_weights;
   }
   return key + "/seed:" + std::to_string(config.seed);
 }
@@ -217,7 +229,14 @@ std::shared_ptr<const Inputs> InputCache::get(const KernelCase& kernel,
   const auto count = std::clamp<int64_t>(static_cast<int64_t>(fit), 1, config.input_sets);
   auto made = std::make_shared<Inputs>();
   for (int64_t i = 0; i < count; ++i) {
-    made->sets.push_back(make_set(kernel, config.seed + static_cast<uint64_t>(i) * 1000003));
+    const uint64_t seed = config.seed + static_cast<uint64_t>(i) * 1000003;
+    if (kernel.scores != "captured") {
+      made->sets.push_back(make_set(kernel, seed, nullptr));
+      continue;
+    }
+    const AttentionCapture layer = captured_.layer(kernel, config, i);
+    made->sets.push_back(make_set(kernel, seed, &layer));
+    if (i == 0) made->facts = facts_of(layer, kernel.problem.top_k);
   }
   key_ = key;
   inputs_ = made;

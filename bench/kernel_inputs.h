@@ -1,9 +1,11 @@
 // Seeded inputs of kernel benchmarks, shared by all backends that are measured on one problem.
 #pragma once
 #include "attention/ops.h"
+#include "bench/captured.h"
 #include "bench/kernel_case.h"
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace dsa::bench {
@@ -16,8 +18,9 @@ struct InputSet {
 };
 
 struct Inputs {
-  std::vector<InputSet> sets;  ///< repetitions rotate through them
-  uint64_t hash() const;       ///< over all bytes: a kernel that writes to its inputs is caught
+  std::vector<InputSet> sets;           ///< repetitions rotate through them
+  std::optional<SelectionFacts> facts;  ///< of captured selections, the first set's
+  uint64_t hash() const;  ///< over all bytes: a kernel that writes to its inputs is caught
 };
 
 /// The last problem's inputs: the same for every backend and pass.
@@ -28,6 +31,7 @@ class InputCache {
  private:
   std::string key_;
   std::shared_ptr<const Inputs> inputs_;
+  CapturedModel captured_;
 };
 
 /// Bytes of one set.

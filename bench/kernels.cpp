@@ -76,6 +76,7 @@ KernelRow::KernelRow(const KernelCase& kernel, const KernelConfig& config) : ker
   labels["id"] = id;
   declined = reason_to_decline(backend(kernel.backend), kernel.op, kernel.problem).value_or("");
   if (declined.empty()) declined = too_large(kernel, config);
+  if (declined.empty() && kernel.scores == "captured") declined = captured_declines(kernel, config);
 }
 
 /// Arithmetic, or traffic where there is none: what a row's time grows with.
@@ -291,6 +292,11 @@ void KernelRow::record(Session& session) {
   if (const auto ratio = row_flop_ratio(kernel_, session.config.kernels)) {
     put("flop_ratio", "1", Better::kNeither, {*ratio});
   }
+  if (const auto& facts = inputs_->facts) {
+    put("union16", "1", Better::kNeither, {facts->union16});
+    put("recall", "1", Better::kHigher, {facts->recall});
+    put("recent_share", "1", Better::kNeither, {facts->recent});
+  }
   std::string memory = "-";
   if (!session.config.dry_run) {
     if (const auto peak = peak_bytes([&] { call(kernel_, inputs_->sets.front()); })) {
@@ -303,7 +309,7 @@ void KernelRow::record(Session& session) {
   session.speeds[without_length(kernel_)] = {work_of(kernel_), middle};
   std::snprintf(line, sizeof line, "%11s %9.1f GFLOP/s %9s  n=%zu  ", shown_seconds(middle).c_str(),
                 work.flops / middle / 1e9, memory.c_str(), repetitions_.size());
-  session.progress.print(line + id);
+  session.progress.print(line + id + shown(inputs_->facts));
 }
 
 }  // namespace

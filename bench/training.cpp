@@ -5,6 +5,7 @@
 #include "bench/metrics_log.h"
 #include "bench/session.h"
 #include "harness/training_run.h"
+#include "harness/weights_file.h"
 
 #include <cmath>
 #include <ctime>
@@ -140,6 +141,11 @@ TrainingResult TrainingRow::train(uint64_t seed, Session& session, MetricsLog& l
   hooks.on_evaluation = [&](const Evaluation& evaluation) { log.add(evaluation); };
   hooks.stop_requested = stop_requested;
   const nvtx::Range range("timed", nvtx::Category::kTimed, length_);
+  hooks.on_finish = [&](Transformer& model) {
+    RunConfig settings = config;
+    settings.model.vocab_size = model.vocab_size();
+    write_weights(file(seed, ".weights.safetensors", session), model, {variant_.name, settings});
+  };
   return run_training(job, *session.corpus, hooks);
 }
 

@@ -41,7 +41,7 @@ void check(const KernelConfig& c) {
   check_words("kernels.families", c.families, families);
   check_words("kernels.passes", c.passes, {"fwd", "fwdbwd"});
   check_words("kernels.dtypes", c.dtypes, {"f32", "bf16", "f64"});
-  check_words("kernels.scores", c.scores, {"uniform", "relu_plateau", "concentrated"});
+  check_words("kernels.scores", c.scores, {"uniform", "relu_plateau", "concentrated", "captured"});
   for (const auto& name : c.backends) backend(name);
   for (const int64_t length : c.lengths) {
     require(length >= 1, "--kernels.lengths is ", length, "; it must be at least 1");
@@ -64,8 +64,8 @@ void check(const KernelConfig& c) {
   check_positive<int64_t>("kernels.checked-queries", {c.checked_queries}, 1);
   for (const auto& [field, value] :
        {std::pair{"min-time", c.min_time}, std::pair{"row-budget", c.row_budget},
-        std::pair{"call-budget", c.call_budget},
-        std::pair{"memory-budget", c.memory_budget}, std::pair{"input-memory", c.input_memory}}) {
+        std::pair{"call-budget", c.call_budget}, std::pair{"memory-budget", c.memory_budget},
+        std::pair{"input-memory", c.input_memory}}) {
     require(value > 0, "--kernels.", field, " is ", value, "; it must be more than 0");
   }
 }

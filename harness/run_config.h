@@ -22,6 +22,8 @@ struct KernelConfig {
   std::vector<int64_t> index_widths = {64};
   std::vector<std::string> dtypes = {"f32"};
   std::vector<std::string> scores = {"uniform"};
+  std::string captured_weights;
+  int64_t captured_layer = 0;
   int64_t repetitions = 7;
   double min_time = 0.1;
   double row_budget = 20;
@@ -37,8 +39,9 @@ template <class C, class V>
 requires is_a<C, KernelConfig>
 void visit_fields(C& c, V&& v) {
   auto& [families, passes, backends, lengths, top_k, heads, kv_heads, widths, v_width, index_heads,
-         index_widths, dtypes, scores, repetitions, min_time, row_budget, call_budget,
-         memory_budget, input_sets, input_memory, checked_queries, seed] = c;
+         index_widths, dtypes, scores, captured_weights, captured_layer, repetitions, min_time,
+         row_budget, call_budget, memory_budget, input_sets, input_memory, checked_queries, seed] =
+      c;
   v("families", families, "operations to measure, as `dsa-bench list` names them; empty = all");
   v("passes", passes, "fwd, fwdbwd");
   v("backends", backends, "rows of the backend table; empty = all");
@@ -51,7 +54,11 @@ void visit_fields(C& c, V&& v) {
   v("index-heads", index_heads, "lightning-indexer heads I");
   v("index-widths", index_widths, "lightning-indexer width J");
   v("dtypes", dtypes, "f32, bf16, f64");
-  v("scores", scores, "distribution of the index scores: uniform, relu_plateau, concentrated");
+  v("scores", scores,
+    "distribution of the index scores: uniform, relu_plateau, concentrated, captured");
+  v("captured-weights", captured_weights,
+    "weights of the dsa model behind `captured`; empty = presets/captured.safetensors");
+  v("captured-layer", captured_layer, "layer of it whose indexer selects, from 0");
   v("repetitions", repetitions, "timed repetitions of a row");
   v("min-time", min_time, "seconds one repetition lasts at least");
   v("row-budget", row_budget, "seconds of timing after which a row starts no further repetition");

@@ -128,10 +128,11 @@ TEST_CASE("every preset is accepted and selects something", "[cli]") {
   Bench bench;
   size_t presets = 0;
   for (const auto& entry : fs::directory_iterator(DSA_PRESETS)) {
+    if (entry.path().extension() != ".toml") continue;
     const Outcome outcome = bench.plain({"--config", entry.path().string(), "list"});
     INFO(entry.path() << "\n" << outcome.err);
     CHECK(outcome.code == 0);
-    CHECK_THAT(outcome.out, ContainsSubstring("train/variant:dense/L:64"));
+    CHECK_THAT(outcome.out, ContainsSubstring("train/variant:"));
     ++presets;
   }
   CHECK(presets >= 3);

@@ -1,0 +1,185 @@
+#include "bench/captured.h"
+
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <iterator>
+#include <limits>
+#include <map>
+#include <set>
+
+namespace dsa::bench {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kLongest = 32768;  // four times what the model was trained at
+constexpr int64_t kNeighbours = 16;
+constexpr int64_t kMostRuns = 64;
+
+fs::path weights_file(const KernelConfig& config) {
+  if (!config.captured_weights.empty()) return config.captured_weights;
+  return project_file("presets/captured.safetensors");
+}
+
+/// What rows ask of a file of weights before anything is measured; read once a process.
+struct Known {
+  std::string problem;  ///< in words, or empty
+  int64_t index_heads = 0, index_width = 0, text = 0;
+};
+
+Known look_up(const fs::path& file) {
+  if (!fs::exists(file)) {
+    return {"there are no weights at " + file.string() +
+            "; give --kernels.captured-weights, or train presets/captured.toml"};
+  }
+  try {
+    const RunConfig trained = weights_source(file).config;
+    return {"", trained.attention.index_heads, trained.attention.index_width,
+            load_corpus(trained.data).validation.numel()};
+  } catch (const Error& error) {
+    return {error.what()};
+  }
+}
+
+const Known& known(const fs::path& file) {
+  static std::map<fs::path, Known> all;
+  const auto found = all.find(file);
+  return found != all.end() ? found->second : all.emplace(file, look_up(file)).first->second;
+}
+
+/// Probabilities of dense attention, mean over heads, of the queries first .. first + rows
+/// [1, rows, first + rows].
+at::Tensor dense_probabilities(const AttentionCapture& layer, int64_t first, int64_t rows) {
+  const int64_t keys = first + rows, heads = layer.q.size(2), group = heads / layer.k.size(2);
+  const double scale = 1 / std::sqrt(static_cast<double>(layer.q.size(3)));
+  const at::Tensor future = at::ones({rows, rows}, at::kBool).triu_(1);
+  at::Tensor sum = at::zeros({rows, keys});
+  for (int64_t head = 0; head < heads; ++head) {
+    const at::Tensor q = layer.q[0].narrow(0, first, rows).select(1, head);
+    const at::Tensor k = layer.k[0].narrow(0, 0, keys).select(1, head / group);
+    at::Tensor logits = at::mm(q, k.t()) * scale;
+    logits.narrow(1, first, rows).masked_fill_(future, -std::numeric_limits<double>::infinity());
+    sum += at::softmax(logits, -1);
+  }
+  return (sum / static_cast<double>(heads)).unsqueeze(0);
+}
+
+/// Sorted rows of one query.
+std::vector<int32_t> row_of(const ops::Selection& selection, int64_t query) {
+  const at::Tensor row = selection.indices[0][query].contiguous();
+  const auto* ids = row.const_data_ptr<int32_t>();
+  return {ids, ids + selection.count[0][query].item<int32_t>()};
+}
+
+struct Run {
+  double together = 0, hits = 0, recent = 0;  ///< keys
+};
+
+Run run_of(const AttentionCapture& layer, int64_t first, int64_t top_k) {
+  const ops::Selection oracle =
+      ops::select_top_k(dense_probabilities(layer, first, kNeighbours), top_k);
+  Run run;
+  std::set<int32_t> together;
+  for (int64_t i = 0; i < kNeighbours; ++i) {
+    const auto chosen = row_of(layer.selection, first + i), best = row_of(oracle, i);
+    together.insert(chosen.begin(), chosen.end());
+    std::vector<int32_t> both;
+    std::set_intersection(chosen.begin(), chosen.end(), best.begin(), best.end(),
+                          std::back_inserter(both));
+    run.hits += static_cast<double>(both.size());
+    const auto last = static_cast<int32_t>(first + i - top_k);
+    run.recent +=
+        static_cast<double>(chosen.end() - std::upper_bound(chosen.begin(), chosen.end(), last));
+  }
+  run.together = static_cast<double>(together.size());
+  return run;
+}
+
+}  // namespace
+
+std::optional<SelectionFacts> facts_of(const AttentionCapture& layer, int64_t top_k) {
+  const at::NoGradGuard no_grad;
+  const int64_t length = layer.q.size(1);
+  const int64_t possible = (length - top_k) / kNeighbours;
+  if (possible <= 0) return std::nullopt;
+  const int64_t runs = std::min(possible, kMostRuns);
+  Run sum;
+  for (int64_t i = 0; i < runs; ++i) {
+    // The last of the first run sees K + 16 keys at least; the last run ends with the text.
+    const int64_t first = length - kNeighbours * (1 + (runs - 1 - i) * possible / runs);
+    const Run run = run_of(layer, first, top_k);
+    sum.together += run.together, sum.hits += run.hits, sum.recent += run.recent;
+  }
+  const auto keys = static_cast<double>(runs * top_k);
+  return SelectionFacts{sum.together / keys, sum.hits / keys / kNeighbours,
+                        sum.recent / keys / kNeighbours};
+}
+
+std::string shown(const std::optional<SelectionFacts>& facts) {
+  if (!facts) return "";
+  char text[80];
+  std::snprintf(text, sizeof text, "  U16/K %.2f  recall %.2f  recent %.2f", facts->union16,
+                facts->recall, facts->recent);
+  return text;
+}
+
+std::string captured_declines(const KernelCase& kernel, const KernelConfig& config) {
+  const Problem& p = kernel.problem;
+  const Known& weights = known(weights_file(config));
+  if (!weights.problem.empty()) return weights.problem;
+  if (p.keys > kLongest || p.keys > weights.text) {
+    return "captured selections go up to L = " + std::to_string(std::min(kLongest, weights.text)) +
+           (weights.text < kLongest ? ", all of the held-out text"
+                                    : ", four times what the model was trained at");
+  }
+  const bool fits = p.index_heads == weights.index_heads && p.index_width == weights.index_width;
+  if (has_indexer(kernel.op) && !fits) {
+    return "the trained indexer has I = " + std::to_string(weights.index_heads) +
+           " and J = " + std::to_string(weights.index_width) + "; only those can be captured";
+  }
+  return "";
+}
+
+void CapturedModel::load(const KernelConfig& config) {
+  const fs::path file = weights_file(config);
+  if (file_ == file.string()) return;
+  weights_ = read_weights(file);
+  corpus_ = std::make_shared<Corpus>(load_corpus(weights_.source.config.data));
+  file_ = file.string();
+}
+
+AttentionCapture CapturedModel::layer(const KernelCase& kernel, const KernelConfig& config,
+                                      int64_t window) {
+  load(config);
+  const int64_t length = kernel.problem.keys;
+  const auto layers = weights_.model->attention_layers();
+  const auto count = static_cast<int64_t>(layers.size());
+  require(config.captured_layer >= 0 && config.captured_layer < count,
+          "--kernels.captured-layer is ", config.captured_layer, "; the model of ", file_,
+          " has layers 0 to ", count - 1);
+  const int64_t windows = corpus_->validation.numel() / length;
+  require(windows > 0, "the held-out text has ", corpus_->validation.numel(),
+          " bytes; captured selections at L = ", length, " need more");
+  const at::Tensor tokens =
+      corpus_->validation.narrow(0, window % windows * length, length).unsqueeze(0);
+  AttentionCapture captured;
+  const at::NoGradGuard no_grad;
+  const auto& wanted = layers[static_cast<size_t>(config.captured_layer)];
+  wanted->capture = &captured;
+  weights_.model->forward(tokens, tokens);  // its losses are not looked at
+  wanted->capture = nullptr;
+  require(captured.q.defined(), file_, " holds the variant ", weights_.source.variant,
+          ", whose layers have no trained indexer; give weights of dsa");
+  const ops::IndexTensors& index = captured.index;
+  const int64_t top_k = kernel.problem.top_k;
+  captured.selection = ops::indexer_select(index.q, index.k, index.weight, top_k);
+  return captured;
+}
+
+}  // namespace dsa::bench

@@ -1,0 +1,45 @@
+// Inputs of a model that was really trained: the committed DSA model reads held-out text, and one
+// layer's indexer says which keys are selected. With them go the facts that say what kind of
+// selections they are (docs/bench.md).
+#pragma once
+#include "bench/kernel_case.h"
+#include "harness/weights_file.h"
+
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace dsa::bench {
+
+/// Means over queries that see more than K keys, in evenly spread runs of 16 neighbours.
+struct SelectionFacts {
+  double union16 = 0;  ///< keys that 16 neighbouring queries select together, over K
+  double recall =
+      0;  ///< share of the K keys of largest head-mean dense attention that are selected
+  double recent = 0;  ///< share of selected keys among the query's last K
+};
+
+/// Nothing if no 16 queries see more than `top_k` keys.
+std::optional<SelectionFacts> facts_of(const AttentionCapture& layer, int64_t top_k);
+
+/// "  U16/K 3.81  recall 0.58  recent 0.26", or "".
+std::string shown(const std::optional<SelectionFacts>& facts);
+
+/// Why `kernel` cannot have captured inputs: no weights, no text, another I or J, too long. Or "".
+std::string captured_declines(const KernelCase& kernel, const KernelConfig& config);
+
+class CapturedModel {
+ public:
+  /// What the layer saw on window number `window` of the held-out text, L bytes long, and the K keys
+  /// a query that its indexer selects there. Float32, batch 1.
+  AttentionCapture layer(const KernelCase& kernel, const KernelConfig& config, int64_t window);
+
+ private:
+  void load(const KernelConfig& config);
+
+  std::string file_;
+  LoadedWeights weights_;
+  std::shared_ptr<const Corpus> corpus_;
+};
+
+}  // namespace dsa::bench
