@@ -161,3 +161,21 @@ TEST_CASE("stage 1's loss never holds a matrix of all pairs", "[warmup-loss][mem
   CHECK(*large < 0.25 * 8192.0 * 8192 * 4);
   CHECK(*large <= 5 * *small);
 }
+
+TEST_CASE("stage 1's loss has the same bits on one thread and on two", "[warmup-loss]") {
+  const Case c = random_case({1, 700, 700, 4, 2, 4}, 6);
+  const auto on = [&](int threads) {
+    const int before = at::get_num_threads();
+    at::set_num_threads(threads);
+    const Case own = c.to(at::kFloat);
+    auto all = gradients(own, own.loss());
+    all.push_back(own.loss().detach());
+    at::set_num_threads(before);
+    return all;
+  };
+  const auto one = on(1), two = on(2);
+  for (size_t i = 0; i < one.size(); ++i) {
+    CAPTURE(i);
+    CHECK(one[i].equal(two[i]));
+  }
+}
