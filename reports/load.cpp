@@ -63,7 +63,9 @@ void check_is_record(const fs::path& file, const record::Run& run) {
 std::string read_file(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);
   std::ostringstream text;
-  if (!in || !(text << in.rdbuf())) throw Error("cannot read " + file.string());
+  // Streaming from an empty file counts as a failure.
+  const bool empty = in && in.peek() == std::ifstream::traits_type::eof();
+  if (!in || (!empty && !(text << in.rdbuf()))) throw Error("cannot read " + file.string());
   return text.str();
 }
 

@@ -2,6 +2,8 @@
 
 #include "reports/vocabulary.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <cmath>
 
@@ -166,6 +168,11 @@ Text status_warning(const record::Run& run) {
          (run.error.empty() ? "." : ": " + run.error);
 }
 
+bool is_dry_run(const record::Run& run) {
+  const auto config = nlohmann::json::parse(run.config_json, nullptr, false);
+  return config.is_object() && config.value("dry-run", nlohmann::json()) == true;
+}
+
 }  // namespace
 
 std::vector<TrainingEvidence> training_evidence(const TrainingView& training) {
@@ -274,6 +281,11 @@ std::vector<Text> warnings(const record::Run& run, const TrainingView& training)
   if (profiled > 0) {
     out.push_back(
         "This run was made with --profile: its times carry the profiler and are no result.");
+  }
+  if (is_dry_run(run)) {
+    out.push_back(
+        "This was a --dry-run: every benchmark ran once, without warm-up, on a sliver of the data. "
+        "Its times and losses are no result.");
   }
   return out;
 }

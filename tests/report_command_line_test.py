@@ -29,6 +29,8 @@ def mistakes() -> None:
         says(1, "no run found under results/", "make", cwd=empty)
         (pathlib.Path(empty) / "record.json").write_text('{"version": 1,\n "id": }')
         says(1, f"{empty}/record.json is not valid JSON: first mistake at line 2, column 8", "make", empty)
+        (pathlib.Path(empty) / "record.json").write_text("")
+        says(1, f"{empty}/record.json is not valid JSON: it ends too early, at line 1, column 1", "make", empty)
         (pathlib.Path(empty) / "record.json").write_text('{"version": 2, "id": "x"}')
         says(1, f"{empty}/record.json: record version 2 is newer than 1", "make", empty)
 

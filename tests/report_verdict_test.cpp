@@ -100,6 +100,15 @@ TEST_CASE("profiled times are called no result", "[report]") {
   CHECK_THAT(plain(warnings(run, TrainingView(run)).at(0)), ContainsSubstring("--profile"));
 }
 
+TEST_CASE("times of a dry run are called no result", "[report]") {
+  record::Run run = record::empty_run();
+  add_training(run, "plain", 64, six(3), six(1));
+  run.config_json = R"({"dry-run": false})";
+  REQUIRE(warnings(run, TrainingView(run)).empty());
+  run.config_json = R"({"dry-run": true})";
+  CHECK_THAT(plain(warnings(run, TrainingView(run)).at(0)), ContainsSubstring("--dry-run"));
+}
+
 TEST_CASE("a control that does as well is pointed out", "[report]") {
   record::Run run = training_run(six(2.9), six(0.5));
   add_training(run, "near", 256, six(2.9), six(0.4));

@@ -135,7 +135,7 @@ Run from_json(const std::string& text) {
   const int version = in.value("version", 0);
   if (version > kVersion) {
     throw std::runtime_error("record version " + std::to_string(version) + " is newer than " +
-                             std::to_string(kVersion) + ", which this build reads; update dsa-report");
+                             std::to_string(kVersion) + ", which this build reads; use a newer build");
   }
   Run run;
   Reader::read(in, run);
