@@ -9,10 +9,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-double number(const Json& json, const char* key) {
-  const auto found = json.find(key);
-  const bool known = found != json.end() && found->is_number();
-  return known ? found->get<double>() : std::numeric_limits<double>::quiet_NaN();
+/// JSON has no word for what is not finite: it was written as null.
+double number(const Json& json) {
+  return json.is_number() ? json.get<double>() : std::numeric_limits<double>::quiet_NaN();
 }
 
 // Every struct lists its numbers once; lines are written and read through that list.
@@ -41,7 +40,7 @@ template <class T>
 T item_of(const Json& json) {
   T item;
   item.step = json.at("step").get<int64_t>();
-  numbers(item, [&](const char* name, double& value) { value = number(json, name); });
+  numbers(item, [&](const char* name, double& value) { value = number(json.value(name, Json())); });
   return item;
 }
 
@@ -55,7 +54,9 @@ MetricsLog::MetricsLog(const std::filesystem::path& file) : file_(file) {
     if (json.value("type", "") == "evaluation") {
       Evaluation e = item_of<Evaluation>(json);
       e.tokens = json.value("tokens", int64_t{0});
-      e.loss_by_position = json.value("loss_by_position", std::vector<double>{});
+      for (const Json& loss : json.value("loss_by_position", Json::array())) {
+        e.loss_by_position.push_back(number(loss));
+      }
       evaluations_.push_back(std::move(e));
     }
   }
