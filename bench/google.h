@@ -3,8 +3,21 @@
 #include <benchmark/benchmark.h>
 
 #include <string>
+#include <vector>
 
 namespace dsa::bench {
+
+/// Sets Google Benchmark's flags; returns those it does not know.
+inline std::vector<std::string> set_google_flags(std::vector<std::string> flags) {
+  // It keeps this pointer and prints it as "executable" when the run ends.
+  static char program[] = "dsa-bench";
+  std::vector<char*> argv = {program};
+  for (auto& flag : flags) argv.push_back(flag.data());
+  argv.push_back(nullptr);
+  int argc = static_cast<int>(flags.size()) + 1;
+  benchmark::Initialize(&argc, argv.data());
+  return {argv.begin() + 1, argv.begin() + argc};
+}
 
 /// Turns the empty loop first: its statistics abort the process when a repetition that failed has
 /// another iteration count than its siblings.

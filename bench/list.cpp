@@ -27,11 +27,13 @@ std::string operations_of(const Backend& backend) {
 
 int list(const CommandLine& line) {
   check(line.config);
-  Rows rows = kernel_rows(line.config);
-  for (auto& row : training_rows(line.config)) rows.push_back(std::move(row));
-  rows = selected(std::move(rows), line.config.select);
-  std::printf("benchmarks (%zu; kernels first, then training):\n", rows.size());
-  for (const auto& row : rows) print_row(*row);
+  Session session;
+  const Rows rows = rows_of(line.config);
+  initialise_google(line, line.config);
+  register_rows(rows, session);
+  const std::vector<Row*> shown = matching(rows);
+  std::printf("benchmarks (%zu; kernels first, then training):\n", shown.size());
+  for (const Row* row : shown) print_row(*row);
   std::printf("\nvariants:\n");
   for (const auto& row : variants()) {
     std::printf("  %-18s %-9s %s\n", row.name.c_str(), row.role.c_str(), row.summary.c_str());

@@ -16,25 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Ours first: a flag of the user's comes later and wins.
-void initialise_google(const CommandLine& line, const RunConfig& config) {
-  std::vector<std::string> words = {"dsa-bench"};
-  const bool once = config.dry_run || config.profile;
-  words.push_back("--benchmark_repetitions=" +
-                  std::to_string(once ? 1 : config.kernels.repetitions));
-  words.push_back(min_time_flag(config.dry_run ? 1e-6 : config.kernels.min_time));
-  if (!config.filter.empty()) words.push_back("--benchmark_filter=" + config.filter);
-  words.insert(words.end(), line.benchmark_flags.begin(), line.benchmark_flags.end());
-  std::vector<char*> argv;
-  for (auto& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-  int argc = static_cast<int>(words.size());
-  benchmark::Initialize(&argc, argv.data());
-  require(argc <= 1, "Google Benchmark knows no flag ", argc > 1 ? argv[1] : "", "; its flags are ",
-          "--benchmark_filter, _repetitions, _min_time, _list_tests, _out, _out_format, _format "
-          "and others");
-}
-
 std::string value_of(const CommandLine& line, const std::string& flag) {
   std::string value;
   for (const auto& word : line.benchmark_flags) {
@@ -72,6 +53,7 @@ std::shared_ptr<const Corpus> load_data(const std::vector<Row*>& rows, const Run
     training_batches(*corpus, length, config.train.batch, config.seeds.front());
     validation_tiles(*corpus, length, config.train.batch);
   }
+  check_training(rows, config, *corpus);
   return corpus;
 }
 
@@ -126,19 +108,6 @@ std::unique_ptr<Recorder> open_recorder(const RunConfig& asked, const std::strin
                 "; give the same settings, or none");
   }
   return std::make_unique<Recorder>(fs::path(asked.resume), machine_context());
-}
-
-Rows rows_of(const RunConfig& config) {
-  const auto asks_for = [&](const char* suite) {
-    return std::find(config.suites.begin(), config.suites.end(), suite) != config.suites.end();
-  };
-  Rows rows;
-  if (asks_for("kernels")) rows = kernel_rows(config);
-  if (asks_for("training")) {
-    for (auto& row : training_rows(config)) rows.push_back(std::move(row));
-  }
-  check_ids(rows);
-  return selected(std::move(rows), config.select);
 }
 
 int finish(Session& session, bool quiet) {

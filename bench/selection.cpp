@@ -1,5 +1,7 @@
 #include "bench/selection.h"
 
+#include "bench/google.h"
+
 #include <algorithm>
 #include <set>
 #include <sstream>
@@ -31,13 +33,6 @@ class NamesOnly : public benchmark::BenchmarkReporter {
   void ReportRuns(const std::vector<Run>&) override {}
   std::ostringstream names, complaints;
 };
-
-void set_google_flag(const std::string& flag) {
-  std::string program = "dsa-bench", argument = flag;
-  char* argv[] = {program.data(), argument.data(), nullptr};
-  int argc = 2;
-  benchmark::Initialize(&argc, argv);
-}
 
 }  // namespace
 
@@ -79,6 +74,34 @@ Rows selected(Rows rows, const std::vector<std::string>& select) {
   return rows;
 }
 
+Rows rows_of(const RunConfig& config) {
+  const auto asks_for = [&](const char* suite) {
+    return std::find(config.suites.begin(), config.suites.end(), suite) != config.suites.end();
+  };
+  Rows rows;
+  if (asks_for("kernels")) rows = kernel_rows(config);
+  if (asks_for("training")) {
+    for (auto& row : training_rows(config)) rows.push_back(std::move(row));
+  }
+  check_ids(rows);
+  return selected(std::move(rows), config.select);
+}
+
+void initialise_google(const CommandLine& line, const RunConfig& config) {
+  // Ours first: a flag of the user's comes later and wins.
+  std::vector<std::string> words;
+  const bool once = config.dry_run || config.profile;
+  words.push_back("--benchmark_repetitions=" +
+                  std::to_string(once ? 1 : config.kernels.repetitions));
+  words.push_back(min_time_flag(config.dry_run ? 1e-6 : config.kernels.min_time));
+  if (!config.filter.empty()) words.push_back("--benchmark_filter=" + config.filter);
+  words.insert(words.end(), line.benchmark_flags.begin(), line.benchmark_flags.end());
+  const auto unknown = set_google_flags(std::move(words));
+  require(unknown.empty(), "Google Benchmark knows no flag ", unknown.empty() ? "" : unknown[0],
+          "; its flags are --benchmark_filter, _repetitions, _min_time, _list_tests, _out, "
+          "_out_format, _format and others");
+}
+
 void register_rows(const Rows& rows, Session& session) {
   for (const auto& owned : rows) {
     Row* row = owned.get();
@@ -95,10 +118,16 @@ void register_rows(const Rows& rows, Session& session) {
 
 std::vector<Row*> matching(const Rows& rows) {
   // Google Benchmark itself decides, so that a filter means here what it means to it.
-  set_google_flag("--benchmark_list_tests=true");
+  set_google_flags({"--benchmark_list_tests=true"});
   NamesOnly reporter;
   benchmark::RunSpecifiedBenchmarks(&reporter);
-  set_google_flag("--benchmark_list_tests=false");
+  set_google_flags({"--benchmark_list_tests=false"});
+  const std::string complaint = reporter.complaints.str();
+  const size_t why = complaint.find("Could not compile benchmark re: ");
+  require(why == std::string::npos, "--filter is not a regular expression (",
+          complaint.substr(std::min(complaint.find(": ") + 2, complaint.size()),
+                           complaint.find('\n') - complaint.find(": ") - 2),
+          "); put \\ before a character that stands for itself");
   std::map<std::string, Row*> by_id;
   for (const auto& row : rows) by_id[row->id] = row.get();
   std::set<Row*> listed;

@@ -12,10 +12,17 @@ void check_ids(const Rows& rows);
 /// @throws Error for a term without "=", or an axis no row has.
 Rows selected(Rows rows, const std::vector<std::string>& select);
 
+/// Every row of the suites asked for, after --select.
+Rows rows_of(const RunConfig& config);
+
+/// Gives Google Benchmark the configuration's settings, then the user's --benchmark_* flags.
+/// @throws Error for a flag it does not know.
+void initialise_google(const CommandLine& line, const RunConfig& config);
+
 /// Registers every row with Google Benchmark; `session` and `rows` must outlive the run.
 void register_rows(const Rows& rows, Session& session);
 
-/// The rows that Google Benchmark's own flags select.
+/// The rows that Google Benchmark's own flags select. @throws Error if the filter is no regex
 std::vector<Row*> matching(const Rows& rows);
 
 }  // namespace dsa::bench

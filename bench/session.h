@@ -48,6 +48,9 @@ using Rows = std::vector<std::unique_ptr<Row>>;
 Rows kernel_rows(const RunConfig& config);
 Rows training_rows(const RunConfig& config);
 
+/// @throws Error for what a training row among `rows` would refuse at its first step.
+void check_training(const std::vector<Row*>& rows, const RunConfig& config, const Corpus& corpus);
+
 /// Variants a run trains: those asked for, or all.
 std::vector<std::string> selected_variants(const RunConfig& config);
 

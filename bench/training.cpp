@@ -26,6 +26,18 @@ const AttentionVariant& baseline() {
   throw std::logic_error("the table of variants has no baseline");
 }
 
+TrainingJob job_of(const std::string& variant, int64_t length, uint64_t seed,
+                   const RunConfig& config) {
+  TrainingJob job;
+  job.variant = variant;
+  job.length = length;
+  job.seed = seed;
+  job.attention = config.attention;
+  job.model = config.model;
+  job.train = config.train;
+  return job;
+}
+
 class TrainingRow : public Row {
  public:
   TrainingRow(const std::string& variant, int64_t length, const RunConfig& config);
@@ -110,7 +122,10 @@ double TrainingRow::run_seed(size_t index, Session& session) {
     result.best_validation_loss = std::fmin(result.best_validation_loss, e.loss);
     result.best_accuracy = std::fmax(result.best_accuracy, e.accuracy);
   }
-  if (!(result.median_step_seconds > 0)) result.median_step_seconds = median(log.step_seconds());
+  if (!(result.median_step_seconds > 0)) {
+    // Resumed after its last step: the steps are in the log only.
+    result.median_step_seconds = median(log.step_seconds());
+  }
   const double cpu_seconds = static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
   put_series(seed, log, session);
   record_seed(index, result, cpu_seconds, session);
@@ -119,13 +134,7 @@ double TrainingRow::run_seed(size_t index, Session& session) {
 
 TrainingResult TrainingRow::train(uint64_t seed, Session& session, MetricsLog& log) {
   const RunConfig& config = session.config;
-  TrainingJob job;
-  job.variant = variant_.name;
-  job.length = length_;
-  job.seed = seed;
-  job.attention = config.attention;
-  job.model = config.model;
-  job.train = config.train;
+  TrainingJob job = job_of(variant_.name, length_, seed, config);
   job.checkpoint = file(seed, ".safetensors", session);
   TrainingHooks hooks;
   double loss = kNaN;
@@ -275,6 +284,15 @@ std::vector<std::string> selected_variants(const RunConfig& config) {
   std::vector<std::string> all;
   for (const auto& row : variants()) all.push_back(row.name);
   return all;
+}
+
+void check_training(const std::vector<Row*>& rows, const RunConfig& config, const Corpus& corpus) {
+  for (const auto& name : selected_variants(config)) {
+    const bool trained = std::any_of(rows.begin(), rows.end(), [&](const Row* row) {
+      return row->seeds > 0 && row->labels.at("variant") == name;
+    });
+    if (trained) check(job_of(name, config.lengths.front(), config.seeds.front(), config), corpus);
+  }
 }
 
 Rows training_rows(const RunConfig& config) {

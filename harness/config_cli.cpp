@@ -124,6 +124,14 @@ class FlatToml : public CLI::ConfigTOML {
   const CLI::App& app_;
 };
 
+/// CLI11 would turn other words into an exception that names no flag.
+std::string reason_not_boolean(const std::string& text) {
+  for (const char* word : {"true", "false", "on", "off", "yes", "no", "1", "0"}) {
+    if (text == word) return "";
+  }
+  return "it takes true or false, not \"" + text + "\"";
+}
+
 template <class T>
 void add_option(CLI::App& app, const std::string& name, T& field, const std::string& help) {
   // The text file is --data.path everywhere; on the command line --data is enough.
@@ -132,6 +140,7 @@ void add_option(CLI::App& app, const std::string& name, T& field, const std::str
   if constexpr (std::is_same_v<T, bool>) {
     option = app.add_flag_function(
         flags, [&field, name](int64_t n) { field = n > 0; }, help);
+    option->check([](const std::string& text) { return reason_not_boolean(text); });
     if (field) option->description(help + " [on; " + flags + "=false turns it off]");
   } else if constexpr (ListOf<T>::value) {
     const auto read = [&field, name](const CLI::results_t& words) {
@@ -218,6 +227,11 @@ CommandLine parse_command_line(const std::vector<std::string>& argv) {
     throw one_sentence(error.what());
   }
   if (app.got_subcommand("list")) line.subcommand = "list";
+  // The same setting under its other name, recorded so that --resume goes on with the same rows.
+  constexpr std::string_view kFilter = "--benchmark_filter=";
+  for (const auto& flag : line.benchmark_flags) {
+    if (flag.starts_with(kFilter)) line.config.filter = flag.substr(kFilter.size());
+  }
   return line;
 }
 
@@ -274,8 +288,10 @@ RunConfig recorded_config(const std::filesystem::path& folder) {
   std::stringstream text;
   text << in.rdbuf();
   try {
-    return run_config_from_json(record::from_json(text.str()).config_json);
-  } catch (const nlohmann::json::exception& error) {
+    const std::string config = record::from_json(text.str()).config_json;
+    require(!config.empty(), "it has no configuration; give the folder of a run");
+    return run_config_from_json(config);
+  } catch (const std::exception& error) {
     throw Error("--resume cannot read " + file.string() + ": " + error.what());
   }
 }

@@ -4,6 +4,9 @@
 #include "harness/denormals.h"
 #include "harness/memory.h"
 
+#include <ATen/ops/arange.h>
+#include <ATen/ops/zeros.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -44,9 +47,6 @@ class Run {
         batches_(training_batches(corpus, job.length, job.train.batch, job.seed)),
         tiles_(validation_tiles(corpus, job.length, job.train.batch)) {
     if (job_.model.vocab_size == 0) job_.model.vocab_size = corpus.vocab_size;
-    require(job_.model.vocab_size >= corpus.vocab_size, "model.vocab-size is ",
-            job_.model.vocab_size, ", but ", corpus.source, " has ", corpus.vocab_size,
-            " ids; give at least that many, or 0");
   }
 
   TrainingResult whole() {
@@ -167,9 +167,19 @@ class Run {
 
 }  // namespace
 
+void check(const TrainingJob& job, const Corpus& corpus) {
+  check(job.train);
+  const int64_t asked = job.model.vocab_size;
+  require(asked == 0 || asked >= corpus.vocab_size, "model.vocab-size is ", asked, ", but ",
+          corpus.source, " has ", corpus.vocab_size, " ids; give at least that many, or 0");
+  // Two tokens ask the variant and every backend it calls whether they can.
+  const auto layer = variant(job.variant).make(job.attention);
+  layer->forward(at::zeros({1, 2, job.attention.d_model}), at::arange(2));
+}
+
 TrainingResult run_training(const TrainingJob& job, const Corpus& corpus,
                             const TrainingHooks& hooks) {
-  check(job.train);
+  check(job, corpus);
   return Run(job, corpus, hooks).whole();
 }
 

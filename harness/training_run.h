@@ -43,6 +43,9 @@ struct TrainingResult {
   std::vector<Evaluation> evaluations;
 };
 
+/// @throws Error for what the job would refuse at its first step. Trains nothing.
+void check(const TrainingJob& job, const Corpus& corpus);
+
 TrainingResult run_training(const TrainingJob& job, const Corpus& corpus,
                             const TrainingHooks& hooks);
 

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include <csignal>
+#include <fstream>
 #include <set>
 
 using Catch::Matchers::ContainsSubstring;
@@ -58,6 +59,8 @@ TEST_CASE("a mistake is one sentence and exit code 1, before anything is written
   Bench bench;
   const auto toml = bench.write("x.toml", "[train]\nstepz = 3\n");
   const auto file = bench.write("file", "not a folder");
+  fs::create_directory(bench.root / "newer");
+  const fs::path newer = bench.write("newer/record.json", R"({"version": 999, "id": "x"})");
   const std::vector<std::pair<std::vector<std::string>, std::string>> mistakes = {
       {{"--train.stepz", "3"}, "did you mean train.steps?"},
       {{"--variants", "denze"}, "denze"},
@@ -74,7 +77,13 @@ TEST_CASE("a mistake is one sentence and exit code 1, before anything is written
       {{"--benchmark_format=xml"}, "xml"},
       {{"--data", "/no/such.txt"}, "/no/such.txt"},
       {{"--resume", "/no/such"}, "record.json"},
+      {{"--resume", newer.parent_path().string()}, "record version 999"},
       {{"--out", file}, file},
+      {{"--filter", "top_k[", "--suites", "kernels"}, "--filter"},
+      {{"--dry-run=maybe"}, "--dry-run"},
+      {{"--attention.dropout", "0.1", "--variants", "dsa"}, "dsa has no dropout"},
+      {{"--attention.backend", "torch-gather", "--variants", "dsa"}, "indexer_select"},
+      {{"--model.vocab-size", "200", "--variants", "dense"}, "model.vocab-size is 200"},
   };
   for (const auto& [arguments, sentence] : mistakes) {
     const Outcome outcome = bench.run(arguments);
@@ -121,6 +130,20 @@ TEST_CASE("list names every benchmark, variant and backend", "[cli]") {
   for (const char* name : {"train/variant:dsa/L:16", "dsa_as_published", "torch-gather",
                            "reference", "sparse_attention/pass:fwdbwd/backend:"}) {
     CHECK_THAT(outcome.out, ContainsSubstring(name));
+  }
+}
+
+TEST_CASE("list shows what the same flags would run", "[cli]") {
+  Bench bench;
+  const std::string all = bench.run({"list"}).out;
+  REQUIRE_THAT(all, ContainsSubstring("  train/") && ContainsSubstring("  dense_attention/"));
+  const std::string kernels = bench.run({"list", "--suites", "kernels"}).out;
+  CHECK_THAT(kernels, ContainsSubstring("  dense_attention/") && !ContainsSubstring("  train/"));
+  for (const char* filter : {"--filter=^select_top_k", "--benchmark_filter=^select_top_k"}) {
+    const std::string some = bench.run({"list", filter}).out;
+    CHECK_THAT(some, ContainsSubstring("  select_top_k/") &&
+                         !ContainsSubstring("  dense_attention/") &&
+                         !ContainsSubstring("  train/"));
   }
 }
 
@@ -178,7 +201,9 @@ TEST_CASE("Google Benchmark's flags keep their meaning", "[cli]") {
   INFO(outcome.err);
   REQUIRE(outcome.code == 0);
   CHECK(sample_lines(bench.folder()).size() == 4);
-  CHECK(fs::file_size(file) > 100);
+  const Json google = bench.json(file);
+  CHECK(google["benchmarks"].size() >= 4);
+  CHECK(google["context"]["executable"] == "dsa-bench");
   CHECK_THAT(outcome.out + outcome.err, !ContainsSubstring("DEBUG"));
 }
 
@@ -186,11 +211,14 @@ TEST_CASE("resuming a finished run measures nothing again; another configuration
           "[cli]") {
   Bench bench;
   auto arguments = kKernelsOnly;
+  arguments.push_back("--benchmark_filter=top_k");
   REQUIRE(bench.run(arguments).code == 0);
   const Json before = sample_lines(bench.folder());
   const std::string folder = bench.folder().string();
   REQUIRE(bench.plain({"--resume", folder}).code == 0);
   CHECK(sample_lines(bench.folder()) == before);
+  // A filter by Google Benchmark's flag is part of what is resumed.
+  CHECK(bench.json("record.json")["config"]["filter"] == "top_k");
   const Outcome other = bench.plain({"--resume", folder, "--kernels.top-k", "5"});
   CHECK(other.code == 1);
   CHECK_THAT(other.err, ContainsSubstring("kernels.top-k is 4 there and 5 here"));
@@ -232,6 +260,22 @@ TEST_CASE("Ctrl-C ends after the step with exit code 130; --resume trains the re
     if (json["type"] == "step") CHECK(json["step"] == expected++);
   }
   CHECK(expected == 401);
+}
+
+TEST_CASE("a run killed after its last step is resumed with its throughput", "[cli]") {
+  Bench bench;
+  REQUIRE(bench.run({"--suites", "training", "--variants", "dense"}).code == 0);
+  // What a kill between the last checkpoint and the record leaves behind.
+  Json record = bench.json("record.json");
+  record["status"] = "running";
+  record["metrics"] = record["series"] = Json::array();
+  std::ofstream(bench.folder() / "record.json") << record.dump();
+  REQUIRE(bench.plain({"--resume", bench.folder().string()}).code == 0);
+  double throughput = -1;
+  for (const auto& metric : bench.json("record.json")["metrics"]) {
+    if (metric["quantity"]["name"] == "throughput") throughput = metric["samples"][0];
+  }
+  CHECK(throughput > 0);
 }
 
 TEST_CASE("a row whose budget is spent keeps the repetitions it has", "[cli]") {
