@@ -128,7 +128,8 @@ Facts build_facts() {
                 {"flags", kCompilerFlags},
                 {"type", kBuildType},
                 {"torch", TORCH_VERSION},
-                {"flops_model", kFlopsModel}});
+                {"flops_model", kFlopsModel},
+                {"unfit", reason_not_to_time()}});
 }
 
 std::string reason_not_to_time() {

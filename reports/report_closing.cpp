@@ -190,6 +190,8 @@ std::vector<Block> threats_section(const LoadedRun& loaded, const Material& mate
         "Published numbers come from other machines, data splits and code; they stand beside "
         "ours to be compared in shape, not in seconds.");
   }
+  const std::string unfit = label(run.build, "unfit");
+  if (!unfit.empty()) list.items.push_back("This build is not one to be timed: " + unfit + ".");
   if (is_dirty(run))
     list.items.push_back("The build was made from a working tree with uncommitted changes.");
   if (!loaded.failures.empty()) {

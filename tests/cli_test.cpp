@@ -1,4 +1,5 @@
 // The built dsa-bench as a user meets it: exit codes, sentences, files, kills and resumes.
+#include "harness/machine.h"
 #include "harness/recorder.h"
 #include "tests/process.h"
 
@@ -8,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include <csignal>
+#include <cstdlib>
 #include <fstream>
 #include <set>
 
@@ -276,6 +278,20 @@ TEST_CASE("a run killed after its last step is resumed with its throughput", "[c
     if (metric["quantity"]["name"] == "throughput") throughput = metric["samples"][0];
   }
   CHECK(throughput > 0);
+}
+
+TEST_CASE("a build that must not be timed records nothing, or says so in the record", "[cli]") {
+  Bench bench;
+  const std::string unfit = dsa::reason_not_to_time();
+  ::unsetenv("DSA_RECORD_UNFIT_BUILD");
+  const Outcome refused = bench.run(kKernelsOnly);
+  CHECK(refused.code == (unfit.empty() ? 0 : 1));
+  CHECK(fs::exists(bench.out) == unfit.empty());
+  CHECK_THAT(refused.err, ContainsSubstring(unfit));
+  fs::remove_all(bench.out);
+  ::setenv("DSA_RECORD_UNFIT_BUILD", "1", 1);
+  REQUIRE(bench.run(kKernelsOnly).code == 0);
+  CHECK(bench.json("record.json")["build"].value("unfit", "") == unfit);
 }
 
 TEST_CASE("a row whose budget is spent keeps the repetitions it has", "[cli]") {

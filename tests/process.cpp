@@ -60,6 +60,7 @@ Bench::Bench() {
     text += "Line " + std::to_string(i * 7919 % 1000) + " of a play that nobody wrote.\n";
   }
   write("text.txt", text);
+  ::setenv("DSA_RECORD_UNFIT_BUILD", "1", 1);
 }
 
 Bench::~Bench() {
