@@ -42,6 +42,7 @@ class KernelRow : public Row {
   void fail(Session& session, const std::string& status, const std::string& reason);
   void record(Session& session);
   std::string too_slow(const Session& session) const;
+  std::optional<CeilingShare> share(const Session& session, double seconds) const;
   const InputSet& next_set() { return inputs_->sets[turn_++ % inputs_->sets.size()]; }
 
   KernelCase kernel_;
@@ -210,6 +211,13 @@ void KernelRow::keep(const Repetition& repetition, Session& session) {
   pending_ = repetition;
 }
 
+std::optional<CeilingShare> KernelRow::share(const Session& session, double seconds) const {
+  if (!session.ceilings) return std::nullopt;
+  const double working_set = bytes_of_set(kernel_) * static_cast<double>(inputs_->sets.size());
+  return ceiling_share(*session.ceilings, cost(kernel_.op, kernel_.pass, kernel_.problem),
+                       kernel_.problem.dtype, working_set, seconds);
+}
+
 void KernelRow::flush_pending(Session& session) {
   if (!pending_) return;
   Sample sample;
@@ -226,6 +234,9 @@ void KernelRow::flush_pending(Session& session) {
                    {"flop_rate", work.flops / pending_->seconds},
                    {"byte_rate", (work.bytes_read + work.bytes_written) / pending_->seconds},
                    {"error", verdict_.error}};
+  if (const auto used = share(session, pending_->seconds)) {
+    sample.values["ceiling_percent"] = used->percent;
+  }
   session.recorder->add(sample);
   repetitions_.push_back(*pending_);
   pending_.reset();
@@ -297,6 +308,17 @@ void KernelRow::record(Session& session) {
     put("recall", "1", Better::kHigher, {facts->recall});
     put("recent_share", "1", Better::kNeither, {facts->recent});
   }
+  const double middle = median(seconds);
+  std::string ceiling = "-";
+  if (const auto used = share(session, middle)) {
+    std::vector<double> percents;
+    for (const double s : seconds) percents.push_back(share(session, s)->percent);
+    auto with_bound = all;
+    with_bound["bound"] = used->bound;
+    session.recorder->put(
+        record::Metric{{"ceiling_percent", "%", Better::kHigher}, with_bound, percents});
+    ceiling = std::to_string(std::lround(used->percent)) + " % " + used->bound;
+  }
   std::string memory = "-";
   if (!session.config.dry_run) {
     if (const auto peak = peak_bytes([&] { call(kernel_, inputs_->sets.front()); })) {
@@ -304,11 +326,11 @@ void KernelRow::record(Session& session) {
       memory = std::to_string(std::lround(*peak / (1024 * 1024))) + " MiB";
     }
   }
-  char line[96];
-  const double middle = median(seconds);
+  char line[128];
   session.speeds[without_length(kernel_)] = {work_of(kernel_), middle};
-  std::snprintf(line, sizeof line, "%11s %9.1f GFLOP/s %9s  n=%zu  ", shown_seconds(middle).c_str(),
-                work.flops / middle / 1e9, memory.c_str(), repetitions_.size());
+  std::snprintf(line, sizeof line, "%11s %9.1f GFLOP/s %11s %9s  n=%zu  ",
+                shown_seconds(middle).c_str(), work.flops / middle / 1e9, ceiling.c_str(),
+                memory.c_str(), repetitions_.size());
   session.progress.print(line + id + shown(inputs_->facts));
 }
 

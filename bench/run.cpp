@@ -111,6 +111,30 @@ std::unique_ptr<Recorder> open_recorder(const RunConfig& asked, const std::strin
   return std::make_unique<Recorder>(fs::path(asked.resume), machine_context());
 }
 
+std::string shown(const Ceilings& c) {
+  char text[240];
+  std::snprintf(
+      text, sizeof text,
+      "this machine at most: float32 %.0f, bfloat16 %.0f GFLOP/s; L2 %.0f, L3 %.0f, memory "
+      "%.0f GB/s; torch GEMM float32 %.0f, bfloat16 %.0f GFLOP/s",
+      c.f32_flops / 1e9, std::max(c.f32_flops, c.bf16_flops) / 1e9, c.l2_bytes / 1e9,
+      c.l3_bytes / 1e9, c.dram_bytes / 1e9, c.gemm_f32 / 1e9, c.gemm_bf16 / 1e9);
+  return text;
+}
+
+/// Measured once a run, before its first row; a resumed run keeps what it had.
+void measure_ceilings(Session& session, const std::vector<Row*>& rows) {
+  const RunConfig& config = session.config;
+  if (std::all_of(rows.begin(), rows.end(), [](const Row* row) { return row->seeds > 0; })) return;
+  if (!config.kernels.ceilings || config.dry_run) return;
+  record::Run& run = session.recorder->run();
+  session.ceilings = ceilings_of(run.machine);
+  if (session.ceilings) return;
+  session.ceilings = dsa::measure_ceilings();
+  run.machine.merge(facts_of(*session.ceilings));
+  session.progress.print(shown(*session.ceilings));
+}
+
 int finish(Session& session, bool quiet) {
   Recorder& recorder = *session.recorder;
   int code = kFine;
@@ -163,6 +187,7 @@ int run(const CommandLine& line, const std::string& command) {
   session.recorder = open_recorder(asked, command);
   session.progress = Progress(asked.quiet || format != nullptr);
   session.progress.start(static_cast<int64_t>(chosen.size()));
+  measure_ceilings(session, chosen);
   catch_interrupts();
   try {
     Reporter reporter(chosen, session, std::move(format));

@@ -1,6 +1,7 @@
 // What all benchmarks of one command share, and the interface of one row. A row is registered with
 // Google Benchmark under its id; Google Benchmark decides how often and how long it runs.
 #pragma once
+#include "attention/ceilings.h"
 #include "bench/kernel_inputs.h"
 #include "harness/config_cli.h"
 #include "harness/progress.h"
@@ -10,6 +11,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +23,7 @@ struct Session {
   std::unique_ptr<Recorder> recorder;
   std::shared_ptr<const Corpus> corpus;  ///< only if a training row was selected
   InputCache inputs;
+  std::optional<Ceilings> ceilings;  ///< nothing if not asked for
   /// Kernel rows without their length -> work and seconds of the last length measured.
   std::map<std::string, std::pair<double, double>> speeds;
   bool gate_failed = false, seed_failed = false;

@@ -6,6 +6,7 @@
 
 #include "dsa_build_facts.h"
 #include <algorithm>
+#include <cstdio>
 #include <fstream>
 #include <sched.h>
 #include <sstream>
@@ -130,6 +131,25 @@ Facts build_facts() {
                 {"torch", TORCH_VERSION},
                 {"flops_model", kFlopsModel},
                 {"unfit", reason_not_to_time()}});
+}
+
+Facts facts_of(const Ceilings& ceilings) {
+  Facts facts;
+  visit_fields(ceilings, [&](const char* name, double value) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.4g", value);
+    if (value > 0) facts[name] = text;
+  });
+  return facts;
+}
+
+std::optional<Ceilings> ceilings_of(const Facts& facts) {
+  Ceilings ceilings;
+  visit_fields(ceilings, [&](const char* name, double& value) {
+    if (const auto fact = facts.find(name); fact != facts.end()) value = std::stod(fact->second);
+  });
+  if (ceilings.f32_flops > 0 && ceilings.dram_bytes > 0) return ceilings;
+  return std::nullopt;
 }
 
 std::string reason_not_to_time() {

@@ -1,12 +1,19 @@
 // What machine and what build made a number. Unknown things are left out, never guessed.
 #pragma once
+#include "attention/ceilings.h"
+
 #include <map>
+#include <optional>
 #include <string>
 
 namespace dsa {
 
-std::map<std::string, std::string> machine_facts();  ///< cpu, isa, cores, caches, memory, governor, os
-std::map<std::string, std::string> build_facts();    ///< git, dirty, compiler, flags, type, torch
+std::map<std::string, std::string>
+machine_facts();  ///< cpu, isa, cores, caches, memory, governor, os
+std::map<std::string, std::string> build_facts();  ///< git, dirty, compiler, flags, type, torch
+/// Measured peak rates as facts ("ceiling_f32_flops": "2.41e+11"), and back; nothing if there are none.
+std::map<std::string, std::string> facts_of(const Ceilings& ceilings);
+std::optional<Ceilings> ceilings_of(const std::map<std::string, std::string>& facts);
 /// Why this build must not record timings ("built without optimisation"), or empty.
 std::string reason_not_to_time();
 

@@ -32,6 +32,7 @@ struct KernelConfig {
   int64_t input_sets = 4;
   double input_memory = 256;
   int64_t checked_queries = 32;
+  bool ceilings = true;
   uint64_t seed = 1;
 };
 
@@ -40,8 +41,8 @@ requires is_a<C, KernelConfig>
 void visit_fields(C& c, V&& v) {
   auto& [families, passes, backends, lengths, top_k, heads, kv_heads, widths, v_width, index_heads,
          index_widths, dtypes, scores, captured_weights, captured_layer, repetitions, min_time,
-         row_budget, call_budget, memory_budget, input_sets, input_memory, checked_queries, seed] =
-      c;
+         row_budget, call_budget, memory_budget, input_sets, input_memory, checked_queries,
+         ceilings, seed] = c;
   v("families", families, "operations to measure, as `dsa-bench list` names them; empty = all");
   v("passes", passes, "fwd, fwdbwd");
   v("backends", backends, "rows of the backend table; empty = all");
@@ -71,6 +72,8 @@ void visit_fields(C& c, V&& v) {
     "MiB all input sets of a row may take; fewer sets if they would not fit");
   v("checked-queries", checked_queries,
     "queries compared with float64 at the start, middle and end of a large row");
+  v("ceilings", ceilings,
+    "measure the machine's peak rates first (a second); rows then show how much of them they use");
   v("seed", seed, "of all kernel inputs");
 }
 

@@ -168,11 +168,25 @@ std::string error_text(const KernelRow& row) {
   return error.empty() ? "–" : significant(error.median, 2);
 }
 
+/// "76 % of flops": how much of the machine's peak, and which peak.
+std::string ceiling_text(const KernelRow& row) {
+  const auto found = row.metrics.find(words::kCeiling);
+  if (found == row.metrics.end()) return "–";
+  return significant(summarise(found->second->samples).median, 3) + "\u00a0% of " +
+         label(found->second->labels, words::kBound);
+}
+
 Table kernel_table(const std::vector<KernelRow>& rows, const std::string& family) {
   Table table;
-  table.columns = {
-      {"axes"},        {"backend"},           {"time", true},           {"rate", true},
-      {"error", true}, {"peak memory", true}, {"× fastest peer", true}, {"FLOP ratio", true}};
+  table.columns = {{"axes"},
+                   {"backend"},
+                   {"time", true},
+                   {"rate", true},
+                   {"of ceiling", true},
+                   {"error", true},
+                   {"peak memory", true},
+                   {"× fastest peer", true},
+                   {"FLOP ratio", true}};
   for (const KernelRow& row : rows) {
     if (row.family != family) continue;
     const Summary time = row.summary(words::kTime);
@@ -188,7 +202,7 @@ Table kernel_table(const std::vector<KernelRow>& rows, const std::string& family
     table.rows.push_back(
         {axes_text(row) + " " + row.pass, code(row.backend),
          with_unit(time, unit) + (time.n > 0 ? " (n=" + std::to_string(time.n) + ")" : ""), rate,
-         error_text(row), metric_text(row, words::kPeakMemory), against,
+         ceiling_text(row), error_text(row), metric_text(row, words::kPeakMemory), against,
          metric_text(row, words::kFlopRatio)});
   }
   return table;
@@ -244,10 +258,12 @@ std::vector<Block> kernel_section(const Material& material) {
     out.push_back(
         {Details{code(family) + ": " + std::to_string(table.rows.size()) + " rows", {{table}}}});
   }
-  out.push_back(
-      {Paragraph{"Time: median ± half the interval (95 % sign test from n = 6 on, else smallest to "
-                 "largest). × fastest peer: the peer's time over this row's, same family and axes; "
-                 "above 1× is faster. Error: worst row of ‖out − reference‖ / ‖reference‖."}});
+  out.push_back({Paragraph{
+      "Time: median ± half the interval (95 % sign test from n = 6 on, else smallest to "
+      "largest). × fastest peer: the peer's time over this row's, same family and axes; "
+      "above 1× is faster. Of ceiling: the larger of FLOP rate over the machine's measured FLOP "
+      "peak and rate of inputs and outputs over its measured bandwidth. Error: worst row "
+      "of ‖out − reference‖ / ‖reference‖."}});
   return out;
 }
 

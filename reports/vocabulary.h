@@ -8,19 +8,22 @@ namespace dsa::report::vocabulary {
 inline constexpr const char *kLevel = "level", *kId = "id", *kFamily = "family", *kPass = "pass",
                             *kBackend = "backend", *kLength = "L", *kTopK = "K", *kDtype = "dtype",
                             *kScores = "scores", *kVariant = "variant", *kStage = "stage",
-                            *kSeed = "seed", *kSource = "source";
+                            *kSeed = "seed", *kSource = "source", *kBound = "bound",
+                            *kStatus = "status", *kOperation = "operation";
 // values of labels
-inline constexpr const char *kKernel = "kernel", *kTraining = "training", *kForward = "fwd",
-                            *kForwardBackward = "fwdbwd", *kIndexerScores = "indexer_scores",
-                            *kSelectTopK = "select_top_k", *kIndexerSelect = "indexer_select",
-                            *kSparse = "sparse_attention", *kDense = "dense_attention";
+inline constexpr const char *kKernel = "kernel", *kGoal = "goal", *kTraining = "training",
+                            *kForward = "fwd", *kForwardBackward = "fwdbwd",
+                            *kIndexerScores = "indexer_scores", *kSelectTopK = "select_top_k",
+                            *kIndexerSelect = "indexer_select", *kSparse = "sparse_attention",
+                            *kDense = "dense_attention";
 // quantities
 inline constexpr const char *kTime = "time", *kFlopRate = "flop_rate", *kByteRate = "byte_rate",
                             *kPeakMemory = "peak_memory", *kError = "error",
                             *kWrongMembers = "wrong_members", *kFlopRatio = "flop_ratio",
-                            *kBestLoss = "best_validation_loss", *kBestAccuracy = "best_accuracy",
-                            *kStepTime = "step_time", *kThroughput = "throughput",
-                            *kStageTime = "stage_time", *kValidationLoss = "validation_loss",
+                            *kCeiling = "ceiling_percent", *kBestLoss = "best_validation_loss",
+                            *kBestAccuracy = "best_accuracy", *kStepTime = "step_time",
+                            *kThroughput = "throughput", *kStageTime = "stage_time",
+                            *kValidationLoss = "validation_loss",
                             *kLossByPosition = "loss_by_position";
 // roles
 inline constexpr const char *kBaseline = "baseline", *kCandidate = "candidate",

@@ -1,8 +1,11 @@
 // Facts of machine and build are true here and now, and unknown ones are absent.
 #include "harness/machine.h"
 
+#include "attention/backend.h"
+
 #include <catch2/catch_test_macros.hpp>
 
+#include <cmath>
 #include <cstdlib>
 #include <regex>
 #include <thread>
@@ -45,4 +48,44 @@ TEST_CASE("a build that must not be timed says why", "[machine]") {
 #else
   CHECK(reason_not_to_time().empty());
 #endif
+}
+
+TEST_CASE("measured ceilings are physical, and survive the record", "[machine]") {
+  const Ceilings c = measure_ceilings();
+  CHECK(c.f32_flops > 1e8);
+  CHECK(c.l2_bytes > 1e8);
+  CHECK(c.dram_bytes > 1e8);
+  CHECK(c.gemm_f32 > 1e8);
+  // Two roads to one limit: no float32 product is faster than registers.
+  CHECK(believable(c));
+  Ceilings disturbed = c;
+  disturbed.f32_flops = 1;
+  CHECK(!believable(disturbed));
+  const auto read_back = ceilings_of(facts_of(c));
+  REQUIRE(read_back);
+  visit_fields(*read_back, [&](const char* name, double value) {
+    CAPTURE(name);
+    visit_fields(c, [&](const char* other, double before) {
+      if (std::string(name) == other) CHECK(std::abs(value - before) <= 1e-3 * before);
+    });
+  });
+  CHECK(!ceilings_of({{"cpu", "unknown"}}));
+}
+
+TEST_CASE("the share of the ceiling names what bounds the work", "[machine]") {
+  Ceilings c;
+  c.f32_flops = 100, c.bf16_flops = 200, c.gemm_bf16 = 50;
+  c.l2_bytes = 40, c.l3_bytes = 20, c.dram_bytes = 10, c.l2_size = 1000, c.l3_size = 8000;
+  const Cost arithmetic{50, 1, 1}, traffic{0, 3, 2};
+  const auto share = [&](const Cost& work, c10::ScalarType dtype, double set) {
+    return ceiling_share(c, work, dtype, set, 1);
+  };
+  CHECK(share(arithmetic, c10::kFloat, 500).percent == 50);
+  CHECK(std::string(share(arithmetic, c10::kFloat, 500).bound) == "flops");
+  CHECK(share(arithmetic, c10::kBFloat16, 500).percent == 25);
+  CHECK(share(arithmetic, c10::kDouble, 500).percent == 100);
+  CHECK(std::string(share(traffic, c10::kFloat, 500).bound) == "bytes");
+  CHECK(share(traffic, c10::kFloat, 500).percent == 12.5);
+  CHECK(share(traffic, c10::kFloat, 5000).percent == 25);
+  CHECK(share(traffic, c10::kFloat, 50000).percent == 50);
 }

@@ -87,6 +87,7 @@ index-heads = [2]
 index-widths = [8]
 repetitions = 2
 min-time = 0.001
+ceilings = false
 [attention]
 d-model = 16
 n-heads = 2

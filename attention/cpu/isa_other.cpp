@@ -1,6 +1,7 @@
 // The ISAs of a build for anything but x86-64: the portable kernels alone.
 #include "attention/cpu/attend_kernels.h"
 #include "attention/cpu/dispatch.h"
+#include "attention/cpu/peak_kernels.h"
 #include "attention/cpu/select_kernels.h"
 
 namespace dsa::cpu {
@@ -10,7 +11,8 @@ bool always() {
   return true;
 }
 
-constexpr IsaRow kRows[] = {{"portable", always, &kAttendPortable, &kSelectPortable}};
+constexpr IsaRow kRows[] = {
+    {"portable", always, &kAttendPortable, &kSelectPortable, &kPeakPortable}};
 
 }  // namespace
 

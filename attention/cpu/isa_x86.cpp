@@ -2,6 +2,7 @@
 // the registers.
 #include "attention/cpu/attend_kernels.h"
 #include "attention/cpu/dispatch.h"
+#include "attention/cpu/peak_kernels.h"
 #include "attention/cpu/select_kernels.h"
 
 namespace dsa::cpu {
@@ -26,10 +27,11 @@ bool has_avx512bf16() {
 }
 
 constexpr IsaRow kRows[] = {
-    {"portable", always, &kAttendPortable, &kSelectPortable},
-    {"avx2", has_avx2, &kAttendAvx2, &kSelectAvx2},
-    {"avx512", has_avx512, &kAttendAvx512, &kSelectAvx512},
-    {"avx512bf16", has_avx512bf16, &kAttendAvx512Bf16, &kSelectAvx512, &kIndexerAvx512Bf16},
+    {"portable", always, &kAttendPortable, &kSelectPortable, &kPeakPortable},
+    {"avx2", has_avx2, &kAttendAvx2, &kSelectAvx2, &kPeakAvx2},
+    {"avx512", has_avx512, &kAttendAvx512, &kSelectAvx512, &kPeakAvx512},
+    {"avx512bf16", has_avx512bf16, &kAttendAvx512Bf16, &kSelectAvx512, &kPeakAvx512,
+     &kIndexerAvx512Bf16, &kBf16PeakAvx512},
 };
 
 }  // namespace

@@ -12,6 +12,8 @@ struct SelectKernels;  // select_kernels.h
 struct Bf16;           // bf16.h
 template <class Element>
 struct IndexerKernels;
+struct PeakKernels;    // peak_kernels.h
+struct Bf16Peak;       // peak_kernels.h
 
 /// One instruction set: its name (what --isa takes), and its kernels.
 struct IsaRow {
@@ -19,8 +21,10 @@ struct IsaRow {
   bool (*supported)();  ///< by this machine and its operating system
   const AttendKernels* attend;
   const SelectKernels* select;
+  const PeakKernels* peak;
   /// Scores of bfloat16 inputs; null: convert them to float32 and use `select`.
   const IndexerKernels<Bf16>* indexer_bf16 = nullptr;
+  const Bf16Peak* bf16_peak = nullptr;  ///< null: bfloat16 is computed as float32
 };
 
 }  // namespace dsa::cpu
