@@ -133,6 +133,7 @@ std::string captured_declines(const KernelCase& kernel, const KernelConfig& conf
   const Problem& p = kernel.problem;
   const Known& weights = known(weights_file(config));
   if (!weights.problem.empty()) return weights.problem;
+  if (p.queries < p.keys) return "captured selections are those of all L queries, not the last T";
   if (p.keys > kLongest || p.keys > weights.text) {
     return "captured selections go up to L = " + std::to_string(std::min(kLongest, weights.text)) +
            (weights.text < kLongest ? ", all of the held-out text"

@@ -11,11 +11,15 @@ enum Exit {
   kBug = 3,
   kGateFailed = 4,
   kNothingSelected = 5,
+  kGoalMissed = 6,
   kInterrupted = 130
 };
 
 /// Measures and trains what is selected. @param command  argv, shell-quoted
 int run(const CommandLine& line, const std::string& command);
+
+/// Measures what the goals of --goals need, both sides of each by turns, and says which are reached.
+int goals(const CommandLine& line, const std::string& command);
 
 /// Prints benchmarks, variants and backends, one line each.
 int list(const CommandLine& line);

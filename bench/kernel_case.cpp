@@ -14,6 +14,12 @@ c10::ScalarType dtype_of(const std::string& name) {
   return name == "f64" ? c10::kDouble : c10::kFloat;
 }
 
+/// Distributions that are given as scores, not as inputs of an indexer.
+bool of_rows_only(const std::string& scores) {
+  const auto& every = distributions();
+  return std::find(every.begin() + kDistributionsOfAll, every.end(), scores) != every.end();
+}
+
 bool has_backward(const Backend& backend, Op op) {
   switch (op) {
     case Op::kIndexerScores:
@@ -43,7 +49,13 @@ std::vector<KernelCase> problems(Op op, const KernelConfig& c,
     }
     cases = std::move(product);
   };
-  cross(lengths, [](KernelCase& k, int64_t v) { k.problem.queries = k.problem.keys = v; });
+  cross(lengths, [](KernelCase& k, int64_t v) { k.problem.keys = v; });
+  cross(c.queries, [](KernelCase& k, int64_t v) { k.problem.queries = v; });
+  // All L queries are the row without T, and asked for as 0 alone: else it would appear twice.
+  std::erase_if(cases, [](const KernelCase& k) { return k.problem.queries >= k.problem.keys; });
+  for (KernelCase& k : cases) {
+    if (k.problem.queries == 0) k.problem.queries = k.problem.keys;
+  }
   cross(has_selection(op) ? c.top_k : none, [](KernelCase& k, int64_t v) { k.problem.top_k = v; });
   cross(has_attention(op) ? c.heads : none, [&](KernelCase& k, int64_t v) {
     k.problem.heads = v;
@@ -62,8 +74,42 @@ std::vector<KernelCase> problems(Op op, const KernelConfig& c,
         [](KernelCase& k, const std::string& v) { k.problem.dtype = dtype_of(v); });
   cross(has_selection(op) ? c.scores : no_scores,
         [](KernelCase& k, const std::string& v) { k.scores = v; });
+  // What only top-k alone can be given: an indexer's scores follow from its inputs.
+  if (!scores_only)
+    std::erase_if(cases, [](const KernelCase& k) { return of_rows_only(k.scores); });
   for (KernelCase& k : cases) k.op = op;
   return cases;
+}
+
+/// The case on every implementation that is wanted.
+void add_backends(const KernelCase& problem, const KernelConfig& c,
+                  std::vector<KernelCase>& cases) {
+  for (const Backend& row : backends()) {
+    if (!wanted(c.backends, row.name) || !provides(row, problem.op)) continue;
+    if (problem.backward() && !has_backward(row, problem.op)) continue;
+    cases.emplace_back(problem).backend = row.name;
+  }
+  for (const Yardstick& row : yardsticks()) {
+    if (row.family != name(problem.op) || problem.backward() || !wanted(c.backends, row.name))
+      continue;
+    KernelCase& kernel = cases.emplace_back(problem);
+    kernel.backend = row.name;
+    kernel.yardstick = &row;
+  }
+}
+
+void add_gemms(const KernelConfig& c, std::vector<KernelCase>& cases) {
+  if (!wanted(c.families, kGemmFamily) || !wanted(c.passes, "fwd")) return;
+  for (const Yardstick& row : yardsticks()) {
+    if (row.family != kGemmFamily || !wanted(c.backends, row.name)) continue;
+    for (const std::string& dtype : c.dtypes) {
+      KernelCase& kernel = cases.emplace_back();
+      kernel.backend = row.name;
+      kernel.yardstick = &row;
+      kernel.gemm = kGemmSize;
+      kernel.problem.dtype = dtype_of(dtype);
+    }
+  }
 }
 
 }  // namespace
@@ -83,13 +129,31 @@ const char* dtype_name(c10::ScalarType dtype) {
   return dtype == c10::kDouble ? "f64" : "f32";
 }
 
+Cost KernelCase::work() const {
+  if (gemm == 0) return cost(op, pass, problem);
+  const double n = static_cast<double>(gemm);
+  const double matrix = n * n * static_cast<double>(c10::elementSize(problem.dtype));
+  return {2 * n * n * n, 2 * matrix, matrix};
+}
+
+std::string reason_to_decline(const KernelCase& kernel) {
+  if (kernel.yardstick != nullptr) return "";
+  return dsa::reason_to_decline(backend(kernel.backend), kernel.op, kernel.problem).value_or("");
+}
+
 Axes axes(const KernelCase& kernel) {
   const Problem& p = kernel.problem;
   Axes out = {{"pass", kernel.backward() ? "fwdbwd" : "fwd"}, {"backend", kernel.backend}};
   const auto add = [&](bool has, const char* letter, int64_t value) {
     if (has) out.emplace_back(letter, std::to_string(value));
   };
+  if (kernel.gemm > 0) {
+    add(true, "N", kernel.gemm);
+    out.emplace_back("dtype", dtype_name(p.dtype));
+    return out;
+  }
   add(true, "L", p.keys);
+  add(p.queries < p.keys, "T", p.queries);
   add(has_selection(kernel.op), "K", p.top_k);
   add(has_attention(kernel.op), "H", p.heads);
   add(has_attention(kernel.op), "G", p.kv_heads);
@@ -108,21 +172,19 @@ std::vector<KernelCase> kernel_cases(const KernelConfig& config,
   std::vector<KernelCase> cases;
   for (int op = 0; op <= static_cast<int>(Op::kDense); ++op) {
     if (!wanted(config.families, name(Op(op)))) continue;
-    for (const KernelCase& problem : problems(Op(op), config, lengths)) {
+    for (KernelCase problem : problems(Op(op), config, lengths)) {
       for (const Pass pass : {Pass::kForward, Pass::kForwardBackward}) {
         const bool backward = pass == Pass::kForwardBackward;
         if (!wanted(config.passes, backward ? "fwdbwd" : "fwd")) continue;
-        for (const Backend& row : backends()) {
-          if (!wanted(config.backends, row.name) || !provides(row, Op(op))) continue;
-          if (backward && !has_backward(row, Op(op))) continue;
-          KernelCase& kernel = cases.emplace_back(problem);
-          kernel.pass = pass;
-          kernel.backend = row.name;
-          kernel.problem.backward = backward;
-        }
+        // Nobody trains on the last tokens alone.
+        if (backward && problem.problem.queries < problem.problem.keys) continue;
+        problem.pass = pass;
+        problem.problem.backward = backward;
+        add_backends(problem, config, cases);
       }
     }
   }
+  add_gemms(config, cases);
   return cases;
 }
 

@@ -1,6 +1,7 @@
 // One kernel benchmark as data: which operation, which pass, on which backend, on what problem.
 #pragma once
 #include "attention/cost.h"
+#include "attention/yardstick.h"
 #include "harness/run_config.h"
 
 #include <map>
@@ -12,11 +13,18 @@ namespace dsa::bench {
 struct KernelCase {
   Op op = Op::kDense;
   Pass pass = Pass::kForward;
-  std::string backend;
-  Problem problem;     ///< batch 1, queries = keys = L
+  std::string backend;                   ///< or the yardstick's name
+  const Yardstick* yardstick = nullptr;  ///< set: torch is called, no row of the backend table
+  int64_t gemm = 0;                      ///< N of a matrix product; `op` means nothing then
+  Problem problem;                       ///< batch 1, keys = L, queries = L or the last T of them
   std::string scores;  ///< distribution of the index scores; empty for families without a selection
 
   bool backward() const { return pass == Pass::kForwardBackward; }
+  bool selects() const {  ///< the result is a set of keys
+    return gemm == 0 && (op == Op::kSelectTopK || op == Op::kIndexerSelect);
+  }
+  std::string family() const { return gemm > 0 ? kGemmFamily : name(op); }
+  Cost work() const;  ///< of one call
 };
 
 /// Axes in the fixed order of names: ("pass", "fwd"), ("backend", "cpu"), ("L", "8192"), ...
@@ -27,6 +35,14 @@ Axes axes(const KernelCase& kernel);
 /// same inputs follow each other.
 std::vector<KernelCase> kernel_cases(const KernelConfig& config,
                                      const std::vector<int64_t>& lengths);
+
+/// Why the case cannot run, or empty.
+std::string reason_to_decline(const KernelCase& kernel);
+
+/// Keys before the first query: 0 unless only the last T of L tokens ask.
+inline int64_t keys_before(const KernelCase& kernel) {
+  return kernel.problem.keys - kernel.problem.queries;
+}
 
 bool has_attention(Op op);  ///< H, G, D, V are axes
 bool has_indexer(Op op);    ///< I, J are axes

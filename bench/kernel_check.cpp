@@ -13,6 +13,7 @@ namespace dsa::bench {
 namespace {
 
 using Tensors = std::vector<at::Tensor>;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 double scale_of(const KernelCase& kernel) {
   return 1 / std::sqrt(static_cast<double>(kernel.problem.qk_width));
@@ -46,6 +47,31 @@ Tensors forward(const KernelCase& kernel, const InputSet& s) {
   return {};
 }
 
+Tensors measured(const KernelCase& kernel, const InputSet& s) {
+  namespace torch_calls = yardsticks_of_torch;
+  const int64_t top_k = kernel.problem.top_k;
+  if (kernel.gemm > 0) return {torch_calls::gemm(s.q, s.k)};
+  if (kernel.op == Op::kSelectTopK) return torch_calls::top_k(s.scores, top_k);
+  if (kernel.op == Op::kIndexerSelect)
+    return torch_calls::indexer_top_k(s.q, s.k, s.weight, top_k,
+                                      kernel.backend == "torch-einsum-causal");
+  throw std::logic_error("yardstick " + kernel.backend + " has no call");
+}
+
+/// A yardstick's blocks of scores and ids as one selection [1, T, K]: ascending, -1 at the end.
+at::Tensor as_selection(const Tensors& blocks, int64_t top_k) {
+  Tensors rows;
+  for (size_t i = 0; i + 1 < blocks.size(); i += 2) {
+    const at::Tensor ids = at::constant_pad_nd(blocks[i + 1], {0, top_k - blocks[i + 1].size(1)});
+    const at::Tensor scores =
+        at::constant_pad_nd(blocks[i], {0, top_k - blocks[i].size(1)}, -kInfinity);
+    constexpr int64_t kLast = std::numeric_limits<int32_t>::max();
+    rows.push_back(ids.masked_fill(scores.eq(-kInfinity), kLast));
+  }
+  const at::Tensor sorted = std::get<0>(at::cat(rows).sort(-1));
+  return sorted.masked_fill(sorted.eq(std::numeric_limits<int32_t>::max()), -1).unsqueeze(0);
+}
+
 /// The problem of queries [first, first + count) alone: exact, because the last T of S keys are the
 /// queries' own positions. In float64.
 InputSet slice_of(const KernelCase& kernel, const InputSet& set, int64_t first, int64_t count) {
@@ -54,19 +80,18 @@ InputSet slice_of(const KernelCase& kernel, const InputSet& set, int64_t first, 
     const at::Tensor part = t.narrow(1, first, count);
     return part.is_floating_point() ? part.to(at::kDouble) : part.contiguous();
   };
+  const int64_t seen = keys_before(kernel) + first + count;
   const auto keys = [&](const at::Tensor& t) {
-    return t.defined() ? t.narrow(1, 0, first + count).to(at::kDouble) : t;
+    return t.defined() ? t.narrow(1, 0, seen).to(at::kDouble) : t;
   };
   InputSet part;
   part.q = queries(set.q), part.weight = queries(set.weight), part.lse = queries(set.lse);
   part.k = keys(set.k), part.v = keys(set.v);
-  if (set.scores.defined())
-    part.scores = queries(set.scores).narrow(2, 0, first + count).contiguous();
+  if (set.scores.defined()) part.scores = queries(set.scores).narrow(2, 0, seen).contiguous();
   part.selection = {queries(set.selection.indices), queries(set.selection.count)};
   part.dout = queries(set.dout);
   // Score gradients have one column a key.
-  if (kernel.op == Op::kIndexerScores)
-    part.dout = part.dout.narrow(2, 0, first + count).contiguous();
+  if (kernel.op == Op::kIndexerScores) part.dout = part.dout.narrow(2, 0, seen).contiguous();
   return part;
 }
 
@@ -81,34 +106,48 @@ at::Tensor norms(const at::Tensor& t) {
 }
 
 at::Tensor visible_part(const at::Tensor& scores, int64_t first, int64_t count) {
-  return scores.narrow(1, first, count).narrow(2, 0, first + count).to(at::kDouble);
+  const int64_t seen = scores.size(2) - scores.size(1) + first + count;
+  return scores.narrow(1, first, count).narrow(2, 0, seen).to(at::kDouble);
 }
 
-/// How far float32 can move a score, per (query, key): see docs/design of selection checks.
-at::Tensor score_slack(const InputSet& part, int64_t width) {
+/// How far rounding to `unit` can move a score, per (query, key): docs/attention.md, contracts.
+at::Tensor score_slack(const InputSet& part, int64_t width, double unit) {
   const at::Tensor q_norms = norms(part.q);                                 // [1, T, I]
   const at::Tensor k_norms = norms(part.k);                                 // [1, S]
   const at::Tensor weighted = (part.weight.abs() * q_norms).sum(-1, true);  // [1, T, 1]
-  return weighted * k_norms.unsqueeze(1) * (4 * std::ldexp(1.0, -24) * std::sqrt(double(width)));
+  return weighted * k_norms.unsqueeze(1) * (4 * unit * std::sqrt(double(width)));
 }
 
 Verdict check_selection(const KernelCase& kernel, const InputSet& set, const Tensors& out,
                         int64_t checked) {
   Verdict verdict;
   const UseBackend reference("reference");
+  const bool is_yardstick = kernel.yardstick != nullptr;
+  const at::Tensor all = is_yardstick ? as_selection(out, kernel.problem.top_k) : out[0];
+  // torch rounds every product and sum of a bfloat16 score to bfloat16; backends must not.
+  const bool rounds = is_yardstick && kernel.problem.dtype == c10::kBFloat16;
+  const double unit = std::ldexp(1.0, rounds ? -8 : -24);
   for (const auto& [first, count] : slices(kernel.problem.queries, checked)) {
     const InputSet part = slice_of(kernel, set, first, count);
-    const at::Tensor ids = out[0].narrow(1, first, count);
-    if (kernel.op == Op::kSelectTopK) {
+    const at::Tensor ids = all.narrow(1, first, count);
+    if (kernel.op == Op::kSelectTopK && is_yardstick) {
+      verdict.wrong_members += wrong_members(ids, part.scores, at::zeros({1, 1, 1}, at::kDouble));
+    } else if (kernel.op == Op::kSelectTopK) {
       const at::Tensor expected = ops::select_top_k(part.scores, kernel.problem.top_k).indices;
       verdict.wrong_members += ids.ne(expected).sum().item<double>();
     } else {
       const at::Tensor scores = ops::indexer_scores(part.q, part.k, part.weight);
       verdict.wrong_members +=
-          wrong_members(ids, scores, score_slack(part, kernel.problem.index_width));
+          wrong_members(ids, scores, score_slack(part, kernel.problem.index_width, unit));
     }
   }
   return verdict;
+}
+
+Verdict check_gemm(const InputSet& set, const at::Tensor& out, int64_t checked) {
+  const int64_t rows = std::min(checked, set.q.size(0));
+  const auto part = [&](const at::Tensor& t) { return t.narrow(0, 0, rows).to(at::kDouble); };
+  return {worst_row_error(part(out), at::mm(part(set.q), set.k.to(at::kDouble))), 0, ""};
 }
 
 Verdict check_forward(const KernelCase& kernel, const InputSet& set, const Tensors& out,
@@ -184,6 +223,10 @@ void poison(const KernelCase& kernel) {
 }  // namespace
 
 Tensors call(const KernelCase& kernel, const InputSet& set, const at::Tensor& dout) {
+  if (kernel.yardstick != nullptr) {
+    const at::NoGradGuard no_grad;
+    return measured(kernel, set);
+  }
   const UseBackend pinned(kernel.backend);
   if (!kernel.backward()) {
     const at::NoGradGuard no_grad;
@@ -197,6 +240,7 @@ double tolerance(const KernelCase& kernel) {
   const bool sparse = has_selection(kernel.op);
   double terms = static_cast<double>(has_attention(kernel.op) && !sparse ? p.keys : p.top_k);
   if (has_indexer(kernel.op)) terms = static_cast<double>(p.index_width * p.index_heads);
+  if (kernel.gemm > 0) terms = static_cast<double>(kernel.gemm);
   // A key's gradient sums over the queries that chose it, as many as a query has keys on average.
   if (kernel.backward()) terms *= 4;
   terms = std::max(terms, 64.0);
@@ -253,17 +297,8 @@ double wrong_members(const at::Tensor& ids, const at::Tensor& scores, const at::
   return static_cast<double>(wrong);
 }
 
-Verdict check(const KernelCase& kernel, const InputSet& set, int64_t checked_queries) {
-  poison(kernel);
-  Verdict verdict;
-  const bool selects = kernel.op == Op::kSelectTopK || kernel.op == Op::kIndexerSelect;
-  if (kernel.backward()) {
-    verdict = check_backward(kernel, set, checked_queries);
-  } else {
-    const Tensors out = call(kernel, set);
-    verdict = selects ? check_selection(kernel, set, out, checked_queries)
-                      : check_forward(kernel, set, out, checked_queries);
-  }
+/// With the failure in words.
+static Verdict judged(const KernelCase& kernel, Verdict verdict) {
   std::ostringstream why;
   if (!(verdict.error <= tolerance(kernel))) {
     why << "error " << verdict.error << " against the float64 reference is above "
@@ -273,6 +308,19 @@ Verdict check(const KernelCase& kernel, const InputSet& set, int64_t checked_que
   }
   verdict.failure = why.str();
   return verdict;
+}
+
+Verdict verdict_on(const KernelCase& kernel, const InputSet& set, const Tensors& out,
+                   int64_t checked_queries) {
+  if (kernel.gemm > 0) return judged(kernel, check_gemm(set, out.front(), checked_queries));
+  return judged(kernel, kernel.selects() ? check_selection(kernel, set, out, checked_queries)
+                                         : check_forward(kernel, set, out, checked_queries));
+}
+
+Verdict check(const KernelCase& kernel, const InputSet& set, int64_t checked_queries) {
+  poison(kernel);
+  if (kernel.backward()) return judged(kernel, check_backward(kernel, set, checked_queries));
+  return verdict_on(kernel, set, call(kernel, set), checked_queries);
 }
 
 }  // namespace dsa::bench

@@ -22,6 +22,10 @@ struct Verdict {
 /// Calls the kernel first and the reference after it, so that stale memory cannot pass.
 Verdict check(const KernelCase& kernel, const InputSet& set, int64_t checked_queries);
 
+/// The forward half of check(): is `out` what `kernel` should have given?
+Verdict verdict_on(const KernelCase& kernel, const InputSet& set,
+                   const std::vector<at::Tensor>& out, int64_t checked_queries);
+
 /// Largest `error` that rounding explains: grows with the square root of the summed terms.
 double tolerance(const KernelCase& kernel);
 

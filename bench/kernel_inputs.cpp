@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace dsa::bench {
 namespace {
@@ -49,10 +50,28 @@ at::Tensor raw_scores(const KernelCase& kernel, at::Generator& generator,
   if (captured != nullptr) {
     return ops::indexer_scores(captured->index.q, captured->index.k, captured->index.weight);
   }
-  const at::Tensor x = normal({1, kernel.problem.queries, kernel.problem.keys}, generator);
-  if (kernel.scores == "relu_plateau") return (x - 1.28).clamp_min(0);  // 90 % exact zeros
-  if (kernel.scores == "concentrated") return 1 + 1e-3 * x;
+  const int64_t queries = kernel.problem.queries, keys = kernel.problem.keys;
+  const at::Tensor x = normal({1, queries, keys}, generator);
+  const std::string& scores = kernel.scores;
+  if (scores == "relu_plateau") return (x - 1.28).clamp_min(0);  // 90 % exact zeros
+  if (scores == "concentrated") return 1 + 1e-3 * x;
+  if (scores == "all_equal") return at::full_like(x, 0.25);
+  if (scores == "two_valued") return at::where(x.gt(0), at::ones_like(x), 2 * at::ones_like(x));
+  if (scores == "sorted") return std::get<0>(x.sort(-1));
+  if (scores == "reverse") return std::get<0>(x.sort(-1, true));
+  // The upper 16 bits of all scores are equal: a radix sort's first two digits tell nothing.
+  if (scores == "one_radix_bin") return 1 + x.abs().mul(8192).floor().clamp_max(65535) * 0x1p-23;
+  if (scores == "denormal") return (x * 1e6).floor() * 0x1p-149;
+  if (scores == "signed_zero") return x.sign() * 0.0;
   return x;
+}
+
+/// -inf where the key comes after the query, as an indexer leaves it.
+void hide_future(at::Tensor& scores) {
+  const int64_t queries = scores.size(1), keys = scores.size(2);
+  scores.masked_fill_(
+      at::ones({queries, keys}, scores.options().dtype(at::kBool)).triu_(keys - queries + 1),
+      -std::numeric_limits<double>::infinity());
 }
 
 /// Which keys a query takes, given what the name of the distribution promises.
@@ -134,18 +153,25 @@ InputSet make_set(const KernelCase& kernel, uint64_t seed, const AttentionCaptur
   const Problem& p = kernel.problem;
   at::Generator generator = at::detail::createCPUGenerator(seed);
   InputSet set;
+  if (kernel.gemm > 0) {
+    set.q = normal({kernel.gemm, kernel.gemm}, generator).to(p.dtype);
+    set.k = normal({kernel.gemm, kernel.gemm}, generator).to(p.dtype);
+    return set;
+  }
   if (has_indexer(kernel.op)) {
     const IndexerTensors t = indexer_tensors(kernel, generator, captured);
     set.q = t.q.to(p.dtype), set.k = t.k.to(p.dtype), set.weight = t.weight.to(p.dtype);
   }
-  if (kernel.op == Op::kSelectTopK) set.scores = raw_scores(kernel, generator, captured);
+  if (kernel.op == Op::kSelectTopK) {
+    set.scores = raw_scores(kernel, generator, captured);
+    hide_future(set.scores);
+  }
   if (has_attention(kernel.op)) {
     set.q = normal({1, p.queries, p.heads, p.qk_width}, generator).to(p.dtype);
     set.k = normal({1, p.keys, p.kv_heads, p.qk_width}, generator).to(p.dtype);
     set.v = normal({1, p.keys, p.kv_heads, p.v_width}, generator).to(p.dtype);
   }
-  const bool selects = kernel.op == Op::kSelectTopK || kernel.op == Op::kIndexerSelect;
-  if (has_selection(kernel.op) && !selects) {
+  if (has_selection(kernel.op) && !kernel.selects()) {
     set.selection = captured != nullptr ? captured->selection : selection_of(kernel, seed);
   }
   if (kernel.op == Op::kAttentionMass) {
@@ -162,7 +188,7 @@ InputSet make_set(const KernelCase& kernel, uint64_t seed, const AttentionCaptur
 }
 
 std::string key_of(const KernelCase& kernel, const KernelConfig& config) {
-  std::string key = name(kernel.op);
+  std::string key = kernel.family();
   for (const auto& [axis, value] : axes(kernel)) {
     if (axis != "pass" && axis != "backend") key += "/" + axis + ":" + value;
   }
@@ -204,6 +230,7 @@ double bytes_of_set(const KernelCase& kernel) {
   const auto t = static_cast<double>(p.queries), s = static_cast<double>(p.keys);
   const auto size = static_cast<double>(c10::elementSize(p.dtype));
   double bytes = 0;
+  if (kernel.gemm > 0) return kernel.work().bytes_read;
   if (has_indexer(kernel.op)) {
     const auto heads = static_cast<double>(p.index_heads),
                width = static_cast<double>(p.index_width);

@@ -2,8 +2,7 @@
 // again, peak memory, record. Google Benchmark finds the iteration count and calls run().
 #include "attention/nvtx.h"
 #include "bench/google.h"
-#include "bench/kernel_check.h"
-#include "bench/session.h"
+#include "bench/kernel_record.h"
 #include "harness/memory.h"
 
 #include <chrono>
@@ -15,16 +14,10 @@ namespace dsa::bench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using Better = record::Quantity::Better;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
-
-struct Repetition {
-  int64_t iterations = 0;
-  double seconds = 0, cpu_seconds = 0;  ///< of one call
-};
 
 class KernelRow : public Row {
  public:
@@ -42,7 +35,7 @@ class KernelRow : public Row {
   void fail(Session& session, const std::string& status, const std::string& reason);
   void record(Session& session);
   std::string too_slow(const Session& session) const;
-  std::optional<CeilingShare> share(const Session& session, double seconds) const;
+  Checked checked() const;
   const InputSet& next_set() { return inputs_->sets[turn_++ % inputs_->sets.size()]; }
 
   KernelCase kernel_;
@@ -57,37 +50,22 @@ class KernelRow : public Row {
   std::vector<Repetition> repetitions_;
 };
 
-std::string too_large(const KernelCase& kernel, const KernelConfig& config) {
-  const double gib = bytes_of_set(kernel) / (1024.0 * 1024 * 1024);
-  if (gib <= config.memory_budget) return "";
-  char text[160];
-  std::snprintf(text, sizeof text,
-                "its inputs need %.1f GiB, more than --kernels.memory-budget %.1f", gib,
-                config.memory_budget);
-  return text;
-}
-
 KernelRow::KernelRow(const KernelCase& kernel, const KernelConfig& config) : kernel_(kernel) {
-  id = name(kernel.op);
-  labels = {{"level", "kernel"}, {"family", name(kernel.op)}};
-  for (const auto& [axis, value] : axes(kernel)) {
-    id += "/" + axis + ":" + value;
-    labels[axis] = value;
-  }
-  labels["id"] = id;
-  declined = reason_to_decline(backend(kernel.backend), kernel.op, kernel.problem).value_or("");
+  id = id_of(kernel);
+  labels = labels_of(kernel);
+  declined = reason_to_decline(kernel);
   if (declined.empty()) declined = too_large(kernel, config);
   if (declined.empty() && kernel.scores == "captured") declined = captured_declines(kernel, config);
 }
 
 /// Arithmetic, or traffic where there is none: what a row's time grows with.
 double work_of(const KernelCase& kernel) {
-  const Cost work = cost(kernel.op, kernel.pass, kernel.problem);
+  const Cost work = kernel.work();
   return work.flops > 0 ? work.flops : work.bytes_read + work.bytes_written;
 }
 
 std::string without_length(const KernelCase& kernel) {
-  std::string key = name(kernel.op);
+  std::string key = kernel.family();
   for (const auto& [axis, value] : axes(kernel)) {
     if (axis != "L") key += "/" + value;
   }
@@ -211,33 +189,15 @@ void KernelRow::keep(const Repetition& repetition, Session& session) {
   pending_ = repetition;
 }
 
-std::optional<CeilingShare> KernelRow::share(const Session& session, double seconds) const {
-  if (!session.ceilings) return std::nullopt;
-  const double working_set = bytes_of_set(kernel_) * static_cast<double>(inputs_->sets.size());
-  return ceiling_share(*session.ceilings, cost(kernel_.op, kernel_.pass, kernel_.problem),
-                       kernel_.problem.dtype, working_set, seconds);
+Checked KernelRow::checked() const {
+  const auto sets = static_cast<double>(inputs_->sets.size());
+  return {kernel_, bytes_of_set(kernel_) * sets, verdict_, inputs_->facts};
 }
 
 void KernelRow::flush_pending(Session& session) {
   if (!pending_) return;
-  Sample sample;
-  sample.id = id;
-  sample.level = "kernel";
-  sample.repetition = static_cast<int64_t>(repetitions_.size());
-  sample.iterations = pending_->iterations;
-  sample.seconds = pending_->seconds;
-  sample.cpu_seconds = pending_->cpu_seconds;
-  sample.label = session.label();
-  const Cost work = cost(kernel_.op, kernel_.pass, kernel_.problem);
-  sample.values = {{"flops", work.flops},
-                   {"bytes", work.bytes_read + work.bytes_written},
-                   {"flop_rate", work.flops / pending_->seconds},
-                   {"byte_rate", (work.bytes_read + work.bytes_written) / pending_->seconds},
-                   {"error", verdict_.error}};
-  if (const auto used = share(session, pending_->seconds)) {
-    sample.values["ceiling_percent"] = used->percent;
-  }
-  session.recorder->add(sample);
+  const auto place = static_cast<int64_t>(repetitions_.size());
+  session.recorder->add(sample_of(session, checked(), place, *pending_));
   repetitions_.push_back(*pending_);
   pending_.reset();
 }
@@ -266,70 +226,28 @@ void KernelRow::finish(Session& session) {
   session.recorder->write();
 }
 
-/// What work alone would allow; the indexer of the configuration stands beside the attention row.
-std::optional<double> row_flop_ratio(const KernelCase& kernel, const KernelConfig& config) {
-  if (kernel.op != Op::kSparse || kernel.backward()) return std::nullopt;
-  Problem problem = kernel.problem;
-  problem.index_heads = config.index_heads.front();
-  problem.index_width = config.index_widths.front();
-  return flop_ratio(problem);
-}
-
 void KernelRow::record(Session& session) {
-  auto all = labels;
-  if (session.config.profile) all["profiled"] = "true";
-  const auto put = [&](const char* name, const char* unit, Better better,
-                       std::vector<double> samples) {
-    session.recorder->put(record::Metric{{name, unit, better}, all, std::move(samples)});
-  };
-  const Cost work = cost(kernel_.op, kernel_.pass, kernel_.problem);
-  const double bytes = work.bytes_read + work.bytes_written;
-  std::vector<double> seconds, flop_rates, byte_rates;
-  for (const Repetition& r : repetitions_) {
-    seconds.push_back(r.seconds);
-    flop_rates.push_back(work.flops / r.seconds);
-    byte_rates.push_back(bytes / r.seconds);
-  }
-  put("time", "s", Better::kLower, seconds);
-  put("flops", "FLOP", Better::kNeither, {work.flops});
-  put("bytes", "bytes", Better::kNeither, {bytes});
-  put("flop_rate", "FLOP/s", Better::kHigher, flop_rates);
-  put("byte_rate", "bytes/s", Better::kHigher, byte_rates);
-  const bool selects = kernel_.op == Op::kSelectTopK || kernel_.op == Op::kIndexerSelect;
-  if (selects)
-    put("wrong_members", "1", Better::kLower, {verdict_.wrong_members});
-  else
-    put("error", "1", Better::kLower, {verdict_.error});
-  if (const auto ratio = row_flop_ratio(kernel_, session.config.kernels)) {
-    put("flop_ratio", "1", Better::kNeither, {*ratio});
-  }
-  if (const auto& facts = inputs_->facts) {
-    put("union16", "1", Better::kNeither, {facts->union16});
-    put("recall", "1", Better::kHigher, {facts->recall});
-    put("recent_share", "1", Better::kNeither, {facts->recent});
-  }
+  std::vector<double> seconds;
+  for (const Repetition& r : repetitions_) seconds.push_back(r.seconds);
+  put_metrics(session, checked(), seconds);
   const double middle = median(seconds);
-  std::string ceiling = "-";
-  if (const auto used = share(session, middle)) {
-    std::vector<double> percents;
-    for (const double s : seconds) percents.push_back(share(session, s)->percent);
-    auto with_bound = all;
-    with_bound["bound"] = used->bound;
-    session.recorder->put(
-        record::Metric{{"ceiling_percent", "%", Better::kHigher}, with_bound, percents});
+  std::string ceiling = "-", memory = "-";
+  if (const auto used = share_of(session, checked(), middle)) {
     ceiling = std::to_string(std::lround(used->percent)) + " % " + used->bound;
   }
-  std::string memory = "-";
   if (!session.config.dry_run) {
     if (const auto peak = peak_bytes([&] { call(kernel_, inputs_->sets.front()); })) {
-      put("peak_memory", "bytes", Better::kLower, {*peak});
+      auto all = labels;
+      if (session.config.profile) all["profiled"] = "true";
+      const record::Quantity quantity{"peak_memory", "bytes", record::Quantity::Better::kLower};
+      session.recorder->put(record::Metric{quantity, all, {*peak}});
       memory = std::to_string(std::lround(*peak / (1024 * 1024))) + " MiB";
     }
   }
   char line[128];
   session.speeds[without_length(kernel_)] = {work_of(kernel_), middle};
   std::snprintf(line, sizeof line, "%11s %9.1f GFLOP/s %11s %9s  n=%zu  ",
-                shown_seconds(middle).c_str(), work.flops / middle / 1e9, ceiling.c_str(),
+                shown_seconds(middle).c_str(), kernel_.work().flops / middle / 1e9, ceiling.c_str(),
                 memory.c_str(), repetitions_.size());
   session.progress.print(line + id + shown(inputs_->facts));
 }

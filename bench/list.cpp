@@ -43,6 +43,11 @@ int list(const CommandLine& line) {
     std::printf("  %-14s %-7s %s\n  %24sprovides:%s\n", row.name.c_str(), row.role.c_str(),
                 row.description.c_str(), "", operations_of(row).c_str());
   }
+  std::printf("\nyardsticks (plain torch calls to stand beside):\n");
+  for (const auto& row : yardsticks()) {
+    std::printf("  %-14s %-7s %s\n  %24sprovides: %s\n", row.name.c_str(), "peer",
+                row.description.c_str(), "", row.family.c_str());
+  }
   std::string isas;
   for (const auto& isa : available_isas()) isas.append(" ").append(isa);
   std::printf("\nISAs of the cpu backend here:%s (now: %s)\n", isas.c_str(), active_isa().c_str());

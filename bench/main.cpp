@@ -29,6 +29,7 @@ int command(const std::vector<std::string>& argv) {
   if (line.subcommand == "list") return dsa::bench::list(line);
   std::string text;
   for (const auto& word : argv) text.append(text.empty() ? "" : " ").append(quoted(word));
+  if (line.subcommand == "goals") return dsa::bench::goals(line, text);
   return dsa::bench::run(line, text);
 }
 

@@ -1,12 +1,12 @@
 #include "harness/config_cli.h"
 
+#include "harness/config_text.h"
 #include "harness/record/record.h"
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <charconv>
 #include <fstream>
 #include <sstream>
 
@@ -15,52 +15,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-template <class T>
-struct ListOf : std::false_type {};
-template <class T>
-struct ListOf<std::vector<T>> : std::true_type {
-  using Item = T;
-};
-
-template <class T>
-constexpr const char* kind() {
-  if constexpr (std::is_same_v<T, bool>) return "true or false";
-  if constexpr (std::is_same_v<T, uint64_t>) return "a whole number of at least 0";
-  if constexpr (std::is_integral_v<T>) return "a whole number";
-  if constexpr (std::is_floating_point_v<T>) return "a number";
-  return "text";
-}
-
-template <class T>
-T parsed(const std::string& field, const std::string& text) {
-  if constexpr (std::is_same_v<T, std::string>) {
-    return text;
-  } else if constexpr (std::is_same_v<T, bool>) {
-    require(text == "true" || text == "false", "--", field, " takes true or false, not \"", text,
-            "\"");
-    return text == "true";
-  } else {
-    T value{};
-    const char* end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, value);
-    require(error == std::errc() && stop == end, "--", field, " takes ", kind<T>(), ", not \"",
-            text, "\"");
-    return value;
-  }
-}
-
-template <class T>
-std::string shown(const T& value) {
-  if constexpr (ListOf<T>::value) {
-    std::string text;
-    for (const auto& item : value) text += (text.empty() ? "" : ",") + shown(item);
-    return text;
-  } else if constexpr (std::is_same_v<T, std::string>) {
-    return value;
-  } else {
-    return Json(value).dump();
-  }
-}
+using config_text::ListOf;
+using config_text::shown;
 
 template <class T>
 constexpr const char* type_name() {
@@ -137,26 +93,19 @@ void add_option(CLI::App& app, const std::string& name, T& field, const std::str
   // The text file is --data.path everywhere; on the command line --data is enough.
   const std::string flags = "--" + name + (name == "data.path" ? ",--data" : "");
   CLI::Option* option = nullptr;
+  [[maybe_unused]] const auto read = [&field, name](const CLI::results_t& words) {
+    config_text::read("--" + name, words, field);
+    return true;
+  };
   if constexpr (std::is_same_v<T, bool>) {
     option = app.add_flag_function(
         flags, [&field, name](int64_t n) { field = n > 0; }, help);
     option->check([](const std::string& text) { return reason_not_boolean(text); });
     if (field) option->description(help + " [on; " + flags + "=false turns it off]");
   } else if constexpr (ListOf<T>::value) {
-    const auto read = [&field, name](const CLI::results_t& words) {
-      field.clear();
-      for (const auto& word : words) {
-        if (!word.empty()) field.push_back(parsed<typename ListOf<T>::Item>(name, word));
-      }
-      return true;
-    };
     option = app.add_option(flags, CLI::callback_t(read), help);
     option->expected(1, 1 << 20)->delimiter(',')->allow_extra_args(false);
   } else {
-    const auto read = [&field, name](const CLI::results_t& words) {
-      field = parsed<T>(name, words.back());
-      return true;
-    };
     option = app.add_option(flags, CLI::callback_t(read), help);
     option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   }
@@ -207,6 +156,8 @@ CommandLine parse_command_line(const std::vector<std::string>& argv) {
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.require_subcommand(0, 1);
   app.add_subcommand("run", "measure and train what is selected (the default)")->fallthrough();
+  app.add_subcommand("goals", "measure what the goals of --goals need, and say which are reached")
+      ->fallthrough();
   app.add_subcommand("list", "print every benchmark, variant and backend")->fallthrough();
   app.set_config("--config", "",
                  "TOML file of these settings: [train] steps = 3 or train.steps = 3");
@@ -226,7 +177,9 @@ CommandLine parse_command_line(const std::vector<std::string>& argv) {
   } catch (const CLI::ParseError& error) {
     throw one_sentence(error.what());
   }
-  if (app.got_subcommand("list")) line.subcommand = "list";
+  for (const char* command : {"list", "goals"}) {
+    if (app.got_subcommand(command)) line.subcommand = command;
+  }
   // The same setting under its other name, recorded so that --resume goes on with the same rows.
   constexpr std::string_view kFilter = "--benchmark_filter=";
   for (const auto& flag : line.benchmark_flags) {

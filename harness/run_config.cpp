@@ -1,5 +1,7 @@
 #include "harness/run_config.h"
 
+#include "attention/yardstick.h"
+
 #include <algorithm>
 #include <functional>
 
@@ -38,20 +40,25 @@ void check_unique(const char* field, std::vector<T> values) {
 void check(const KernelConfig& c) {
   std::vector<std::string> families;
   for (int op = 0; op <= static_cast<int>(Op::kDense); ++op) families.emplace_back(name(Op(op)));
+  families.emplace_back(kGemmFamily);
   check_words("kernels.families", c.families, families);
   check_words("kernels.passes", c.passes, {"fwd", "fwdbwd"});
   check_words("kernels.dtypes", c.dtypes, {"f32", "bf16", "f64"});
-  check_words("kernels.scores", c.scores, {"uniform", "relu_plateau", "concentrated", "captured"});
-  for (const auto& name : c.backends) backend(name);
+  check_words("kernels.scores", c.scores, distributions());
+  for (const auto& name : c.backends) {
+    if (yardstick(name) == nullptr) backend(name);
+  }
   for (const int64_t length : c.lengths) {
     require(length >= 1, "--kernels.lengths is ", length, "; it must be at least 1");
   }
+  check_positive<int64_t>("kernels.queries", c.queries, 0);
   check_positive<int64_t>("kernels.top-k", c.top_k, 1);
   check_positive<int64_t>("kernels.heads", c.heads, 1);
   check_positive<int64_t>("kernels.widths", c.widths, 1);
   check_positive<int64_t>("kernels.index-heads", c.index_heads, 1);
   check_positive<int64_t>("kernels.index-widths", c.index_widths, 1);
   check_unique("kernels.lengths", c.lengths);
+  check_unique("kernels.queries", c.queries);
   check_unique("kernels.top-k", c.top_k);
   require(c.kv_heads >= 0 && c.v_width >= 0, "--kernels.kv-heads and --kernels.v-width are ",
           c.kv_heads, " and ", c.v_width, "; neither may be negative");
@@ -75,6 +82,13 @@ bool asks_for(const RunConfig& c, const char* suite) {
 }
 
 }  // namespace
+
+const std::vector<std::string>& distributions() {
+  static const std::vector<std::string> names = {
+      "uniform", "relu_plateau", "concentrated",  "captured", "all_equal",  "two_valued",
+      "sorted",  "reverse",      "one_radix_bin", "denormal", "signed_zero"};
+  return names;
+}
 
 const std::vector<int64_t>& kernel_lengths(const RunConfig& config) {
   return config.kernels.lengths.empty() ? config.lengths : config.kernels.lengths;

@@ -13,6 +13,7 @@ struct KernelConfig {
   std::vector<std::string> passes = {"fwd", "fwdbwd"};
   std::vector<std::string> backends;
   std::vector<int64_t> lengths;
+  std::vector<int64_t> queries = {0};
   std::vector<int64_t> top_k = {256};
   std::vector<int64_t> heads = {8};
   int64_t kv_heads = 0;
@@ -39,14 +40,16 @@ struct KernelConfig {
 template <class C, class V>
 requires is_a<C, KernelConfig>
 void visit_fields(C& c, V&& v) {
-  auto& [families, passes, backends, lengths, top_k, heads, kv_heads, widths, v_width, index_heads,
-         index_widths, dtypes, scores, captured_weights, captured_layer, repetitions, min_time,
-         row_budget, call_budget, memory_budget, input_sets, input_memory, checked_queries,
-         ceilings, seed] = c;
+  auto& [families, passes, backends, lengths, queries, top_k, heads, kv_heads, widths, v_width,
+         index_heads, index_widths, dtypes, scores, captured_weights, captured_layer, repetitions,
+         min_time, row_budget, call_budget, memory_budget, input_sets, input_memory,
+         checked_queries, ceilings, seed] = c;
   v("families", families, "operations to measure, as `dsa-bench list` names them; empty = all");
   v("passes", passes, "fwd, fwdbwd");
   v("backends", backends, "rows of the backend table; empty = all");
   v("lengths", lengths, "tokens L; empty = the run's --lengths");
+  v("queries", queries,
+    "queries T, the last of the L tokens, as in decoding (forward only); 0 = as many as L");
   v("top-k", top_k, "keys K each query reads");
   v("heads", heads, "query heads H");
   v("kv-heads", kv_heads, "key/value heads G; divides every H; 0 = as many as H");
@@ -56,7 +59,9 @@ void visit_fields(C& c, V&& v) {
   v("index-widths", index_widths, "lightning-indexer width J");
   v("dtypes", dtypes, "f32, bf16, f64");
   v("scores", scores,
-    "distribution of the index scores: uniform, relu_plateau, concentrated, captured");
+    "distribution of the index scores: uniform, relu_plateau, concentrated, captured; for "
+    "select_top_k also all_equal, two_valued, sorted, reverse, one_radix_bin, denormal, "
+    "signed_zero");
   v("captured-weights", captured_weights,
     "weights of the dsa model behind `captured`; empty = presets/captured.safetensors");
   v("captured-layer", captured_layer, "layer of it whose indexer selects, from 0");
@@ -84,6 +89,7 @@ struct RunConfig {
   std::vector<std::string> suites = {"kernels", "training"};
   std::string out = "results";
   std::string resume;
+  std::string goals = "presets/goals.toml";
   std::string filter;
   std::vector<std::string> select;
   bool dry_run = false;
@@ -102,8 +108,8 @@ struct RunConfig {
 template <class C, class V>
 requires is_a<C, RunConfig>
 void visit_fields(C& c, V&& v) {
-  auto& [lengths, variants, seeds, suites, out, resume, filter, select, dry_run, profile, threads,
-         isa, strict, quiet, kernels, data, attention, model, train] = c;
+  auto& [lengths, variants, seeds, suites, out, resume, goals, filter, select, dry_run, profile,
+         threads, isa, strict, quiet, kernels, data, attention, model, train] = c;
   v("lengths", lengths,
     "tokens L of training rows, and of kernel rows unless --kernels.lengths is given");
   v("variants", variants, "attention variants to train; empty = every row of the table");
@@ -111,14 +117,16 @@ void visit_fields(C& c, V&& v) {
   v("suites", suites, "kernels, training");
   v("out", out, "folder that receives the run's folder <time stamp>");
   v("resume", resume, "folder of an interrupted run: what it finished is skipped");
-  v("filter", filter, "regular expression on benchmark names (= --benchmark_filter)");
+  v("goals", goals, "file of the goals that `dsa-bench goals` checks");
+  v("filter", filter,
+    "regular expression on benchmark names (= --benchmark_filter), or on names of goals");
   v("select", select,
     "exact axes, e.g. L=4096,backend=cpu; several values of one axis: L=1024|4096");
   v("dry-run", dry_run, "run every selected benchmark once: one call, one training step");
   v("profile", profile, "one repetition, rows marked profiled: for nsys -c nvtx -p timed@dsa");
   v("threads", threads, "CPU threads of torch and our kernels; 0 = torch's choice");
   v("isa", isa, "instruction set of the cpu backend: auto, portable, avx2, avx512, avx512bf16");
-  v("strict", strict, "a failed training seed makes the exit code 4");
+  v("strict", strict, "a failed training seed makes the exit code 4, a missed goal 6");
   v("quiet", quiet, "no progress line, no table");
   v("kernels", kernels, "kernel benchmarks");
   v("data", data, "token data");
@@ -129,6 +137,11 @@ void visit_fields(C& c, V&& v) {
 
 /// @throws Error naming the field, its value and what it may be; nothing has been measured then.
 void check(const RunConfig& config);
+
+/// Names that --kernels.scores takes. The first kDistributionsOfAll are for every family with a
+/// selection, the others for select_top_k, which is given its scores.
+const std::vector<std::string>& distributions();
+inline constexpr int kDistributionsOfAll = 4;
 
 /// Lengths of the kernel rows: kernels.lengths, or the run's.
 const std::vector<int64_t>& kernel_lengths(const RunConfig& config);

@@ -239,7 +239,7 @@ std::string axes_text(const KernelRow& row) {
   const auto add = [&](const std::string& part) { out += (out.empty() ? "" : " ") + part; };
   const Labels axes = axes_of(row.labels);
   // Lengths first, then the shape in the order of docs/records.md, then whatever else there is.
-  const std::vector<std::string> shape{"L", "K", "B", "H", "G", "D", "V", "I", "J"};
+  const std::vector<std::string> shape{"L", "T", "N", "K", "B", "H", "G", "D", "V", "I", "J"};
   for (const std::string& key : shape) {
     if (axes.contains(key)) add(key + "=" + axes.at(key));
   }

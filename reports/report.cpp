@@ -98,6 +98,7 @@ Document build(const LoadedRun& loaded) {
   append(out.blocks, verdict_section(material));
   append(out.blocks, training_section(material));
   append(out.blocks, kernel_section(material));
+  append(out.blocks, goal_section(loaded.run));
   append(out.blocks, audit_section(loaded.run));
   append(out.blocks, failure_section(loaded.failures));
   append(out.blocks, environment_section(loaded.run));

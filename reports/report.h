@@ -1,5 +1,5 @@
 // From a loaded run to a document, section by section, in reading order: verdict, training,
-// kernels, then what a doubter needs (audits, failures, environment, how to reproduce, threats).
+// kernels, goals, then what a doubter needs (audits, failures, environment, how to reproduce, threats).
 #pragma once
 #include "reports/charts.h"
 #include "reports/document.h"
@@ -13,6 +13,7 @@ Document build(const LoadedRun& loaded);
 std::vector<Block> verdict_section(const Material& material);
 std::vector<Block> training_section(const Material& material);
 std::vector<Block> kernel_section(const Material& material);
+std::vector<Block> goal_section(const record::Run& run);
 std::vector<Block> audit_section(const record::Run& run);
 std::vector<Block> failure_section(const std::vector<record::Failure>& failures);
 std::vector<Block> environment_section(const record::Run& run);

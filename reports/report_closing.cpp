@@ -58,21 +58,22 @@ bool is_dirty(const record::Run& run) {
 }  // namespace
 
 std::vector<Block> audit_section(const record::Run& run) {
-  if (run.audits.empty()) return {};
   Table table;
   table.columns = {{"audit"},          {"of"},    {"result"}, {"observed", true},
                    {"required", true}, {"detail"}};
   int failed = 0;
   for (const record::Audit& audit : run.audits) {
+    if (label(audit.labels, words::kLevel) == words::kGoal) continue;  // a section of their own
     failed += !audit.passed;
     table.rows.push_back({audit.name, labels_text(audit.labels),
                           audit.passed ? Text("passed") : bold(std::string("FAILED")),
                           with_unit(audit.observed, "1") + " " + audit.unit,
                           with_unit(audit.required, "1") + " " + audit.unit, audit.detail});
   }
+  if (table.rows.empty()) return {};
   const std::string summary =
-      failed == 0 ? "All " + std::to_string(run.audits.size()) + " audits passed."
-                  : std::to_string(failed) + " of " + std::to_string(run.audits.size()) +
+      failed == 0 ? "All " + std::to_string(table.rows.size()) + " audits passed."
+                  : std::to_string(failed) + " of " + std::to_string(table.rows.size()) +
                         " audits failed; numbers of those variants mean little.";
   return {{Heading{2, "Audits"}}, {Paragraph{summary}}, {table}};
 }

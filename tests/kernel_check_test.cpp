@@ -79,7 +79,7 @@ TEST_CASE("every backend passes the gate on slices as on the whole, for every di
   const KernelConfig config = small();
   size_t checked = 0;
   for (const KernelCase& kernel : kernel_cases(config, {1, 5, 40})) {
-    if (reason_to_decline(backend(kernel.backend), kernel.op, kernel.problem)) continue;
+    if (!bench::reason_to_decline(kernel).empty() || kernel.gemm > 0) continue;
     const auto sets = inputs.get(kernel, config);
     INFO(name(kernel.op) << " " << kernel.backend << " " << kernel.scores
                          << " L=" << kernel.problem.keys);
@@ -123,4 +123,88 @@ TEST_CASE("inputs are the same for every backend, and their hash sees a changed 
   CHECK(again.get(cases.front(), config)->hash() == before);
   first->sets.back().v.view({-1})[3] += 1;
   CHECK(first->hash() != before);
+}
+
+TEST_CASE("top-k of every backend and of torch passes the gate on every distribution", "[bench]") {
+  KernelConfig config = small();
+  config.families = {"select_top_k"};
+  config.scores = distributions();
+  config.queries = {0, 1, 7};
+  config.top_k = {1, 4, 50};
+  InputCache inputs;
+  std::set<std::string> backends;
+  for (const KernelCase& kernel : kernel_cases(config, {40})) {
+    if (kernel.scores == "captured") continue;  // needs the committed model: captured_test.cpp
+    INFO(kernel.backend << " " << kernel.scores << " T=" << kernel.problem.queries
+                        << " K=" << kernel.problem.top_k);
+    CHECK(check(kernel, inputs.get(kernel, config)->sets.front(), 3).failure.empty());
+    backends.insert(kernel.backend);
+  }
+  CHECK(backends.contains("torch-topk"));
+  CHECK(backends.contains("cpu"));
+}
+
+TEST_CASE("distributions are what their names say", "[bench]") {
+  KernelConfig config = small();
+  config.families = {"select_top_k"};
+  config.backends = {"reference"};
+  config.scores = distributions();
+  config.queries = {2};
+  for (const KernelCase& kernel : kernel_cases(config, {4000})) {
+    if (kernel.scores == "captured") continue;
+    InputCache inputs;
+    // All keys but the last are visible to both queries.
+    const at::Tensor x = inputs.get(kernel, config)->sets.front().scores.narrow(2, 0, 3999)[0];
+    const at::Tensor steps = x.narrow(1, 1, 3998) - x.narrow(1, 0, 3998);
+    const auto all = [](const at::Tensor& t) { return t.all().item<bool>(); };
+    INFO(kernel.scores);
+    if (kernel.scores == "all_equal") CHECK(all(steps.eq(0)));
+    if (kernel.scores == "two_valued") CHECK(all(x.eq(1).logical_or(x.eq(2))));
+    if (kernel.scores == "sorted") CHECK((all(steps.ge(0)) && !all(steps.eq(0))));
+    if (kernel.scores == "reverse") CHECK((all(steps.le(0)) && !all(steps.eq(0))));
+    if (kernel.scores == "one_radix_bin") {
+      CHECK(all(x.contiguous().view(at::kInt).bitwise_right_shift(16).eq(0x3f80)));
+      CHECK(!all(steps.eq(0)));
+    }
+    if (kernel.scores == "denormal") CHECK((all(x.abs().lt(1.1754944e-38)) && !all(x.eq(0))));
+    if (kernel.scores == "signed_zero") {
+      CHECK((all(x.eq(0)) && x.signbit().any().item<bool>() && !all(x.signbit())));
+    }
+  }
+}
+
+TEST_CASE("yardsticks and the last T queries pass the gate, and a wrong result does not",
+          "[bench]") {
+  KernelConfig config = small();
+  config.dtypes = {"f32", "bf16"};
+  config.backends = {"torch-einsum", "torch-einsum-causal", "torch-sdpa", "cpu", "reference"};
+  config.queries = {1, 4};
+  config.scores = {"uniform", "relu_plateau"};
+  InputCache inputs;
+  std::set<std::string> families;
+  for (const KernelCase& kernel : kernel_cases(config, {1, 40, 300})) {
+    if (!bench::reason_to_decline(kernel).empty()) continue;
+    INFO(name(kernel.op) << " " << kernel.backend << " " << kernel.scores
+                         << " L=" << kernel.problem.keys << " T=" << kernel.problem.queries);
+    const auto sets = inputs.get(kernel, config);
+    CHECK(check(kernel, sets->sets.front(), 1).failure.empty());
+    families.insert(kernel.family());
+  }
+  CHECK(families.size() >= 5);
+
+  config.families = {"gemm", "indexer_select"};
+  config.backends = {"torch-gemm", "torch-einsum", "torch-einsum-causal"};
+  config.queries = {0};
+  for (const KernelCase& kernel : kernel_cases(config, {300})) {
+    const InputSet set = inputs.get(kernel, config)->sets.front();
+    INFO(kernel.family() << " " << kernel.scores);
+    CHECK(check(kernel, set, 8).failure.empty());
+    if (kernel.problem.dtype != c10::kFloat) continue;
+    // Half of the width is forgotten.
+    InputSet changed = set;
+    changed.q = set.q.clone();
+    changed.q.narrow(-1, 0, changed.q.size(-1) / 2).zero_();
+    const auto forgetful = call(kernel, changed);
+    CHECK(!verdict_on(kernel, set, forgetful, 8).failure.empty());
+  }
 }

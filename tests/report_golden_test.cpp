@@ -131,6 +131,28 @@ TEST_CASE("K swept over lengths gives the heat map", "[report]") {
   CHECK(chart_ids(run) == std::set<std::string>{"kernel_time_fwd", "kernel_speed_up"});
 }
 
+TEST_CASE("goals are a table of their own, not audits of variants", "[report]") {
+  record::Run run = record::empty_run();
+  const auto add = [&](const std::string& status, double found, const std::string& words) {
+    run.audits.push_back({"g-" + status,
+                          {{"level", "goal"}, {"status", status}, {"operation", "op " + status}},
+                          status == "reached",
+                          found,
+                          7.5,
+                          "x",
+                          words});
+  };
+  add("reached", 8.1, "reached 8.10x (goal 7.50x)");
+  add("missed", 6.6, "missing by 12 % (6.60x, goal 7.50x)");
+  add("unmeasured", std::nan(""), "cannot be measured here: needs amx_bf16");
+  const std::string text = markdown(build({".", run, {}}), true);
+  CHECK_THAT(text, ContainsSubstring("1 of 3 goals are reached, 1 missed, 1 cannot be measured"));
+  CHECK_THAT(text, ContainsSubstring("| op reached | reached | 8.10\u00a0x | 7.50\u00a0x |"));
+  CHECK_THAT(text, ContainsSubstring("| op missed | **missed** | 6.60\u00a0x |"));
+  CHECK_THAT(text, ContainsSubstring("| op unmeasured | **unmeasured** | – |"));
+  CHECK_THAT(text, !ContainsSubstring("## Audits"));
+}
+
 static std::string load_error(const std::string& record_text) {
   const fs::path folder =
       fs::temp_directory_path() / ("dsa_report_test_" + std::to_string(::getpid()));
