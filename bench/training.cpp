@@ -125,6 +125,8 @@ double TrainingRow::run_seed(size_t index, Session& session) {
   if (!(result.median_step_seconds > 0)) {
     // Resumed after its last step: the steps are in the log only.
     result.median_step_seconds = median(log.step_seconds());
+    result.tokens_per_second =
+        static_cast<double>(session.config.train.batch * length_) / result.median_step_seconds;
   }
   const double cpu_seconds = static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
   put_series(seed, log, session);
