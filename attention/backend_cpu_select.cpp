@@ -1,6 +1,7 @@
 // Indexer and selection of the `cpu` backend: splits tensors into blocks of queries or keys, gives
 // every thread its scratch, and calls the kernels of the ISA in use.
 #include "attention/backend_cpu.h"
+#include "attention/cpu/denormals.h"
 #include "attention/cpu/dispatch.h"
 #include "attention/cpu/parallel.h"
 #include "attention/cpu/scratch.h"
@@ -201,6 +202,7 @@ ops::Selection select_top_k(const at::Tensor& scores, int64_t top_k) {
   auto* ids = selection.indices.mutable_data_ptr<int32_t>();
   auto* count = selection.count.mutable_data_ptr<int32_t>();
   for_each_range(batch, queries, kQueryBlock, [&](int64_t b, Range range) {
+    const KeepDenormals exact;
     auto* buffer =
         scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(std::min(top_k, keys), 1));
     for (int64_t t = range.first; t < range.last; ++t) {
@@ -221,6 +223,7 @@ ops::Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at
   auto* ids = selection.indices.mutable_data_ptr<int32_t>();
   auto* count = selection.count.mutable_data_ptr<int32_t>();
   for_each_tiled_block(q, k, weight, [&](int64_t b, const ScoreTiles& tiles, Range range) {
+    const KeepDenormals exact;
     auto* buffers = scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(kept, kQueryBlock));
     kernels.indexer_select(tiles, range, top_k, score_tile(), buffers, ids + b * queries * top_k,
                            count + b * queries);

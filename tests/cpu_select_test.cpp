@@ -1,6 +1,7 @@
 // Indexer and selection of the `cpu` backend on hostile inputs, on every ISA and thread count.
 #include "attention/backend_cpu.h"
 #include "attention/cpu/scratch.h"
+#include "harness/denormals.h"
 #include "tests/select_inputs.h"
 
 #include <catch2/matchers/catch_matchers_string.hpp>
@@ -86,6 +87,29 @@ TEST_CASE("select_top_k picks the definition's keys on hostile scores", "[select
   const Selection expected = oracle_top_k(scores, shape.top_k);
   on_every_machine(
       [&] { require_same(dsa::cpu_backend().select_top_k(scores, shape.top_k), expected); });
+}
+
+// As in training: there the value just below zero compares as zero.
+TEST_CASE("selections are the same while denormals are flushed", "[select]") {
+  const auto& distribution = distributions()[GENERATE(range(size_t{0}, distributions().size()))];
+  const Shape shape = GENERATE(Shape{2, 64, 64, 16}, Shape{1, 3, 2053, 64}, Shape{1, 2, 8192, 512});
+  INFO("scores " << distribution.name << ", " << shape);
+  std::mt19937_64 engine(7);
+  const at::Tensor scores = filled({shape.batch, shape.queries, shape.keys}, [&](int64_t i) {
+    return distribution.score(engine, i % shape.keys, shape.keys);
+  });
+  const Selection expected = oracle_top_k(scores, shape.top_k);
+  // Small integers: most scores are a zero, as those of an indexer that has hardly trained.
+  const Inputs inputs = integer_inputs({1, 64, 64, 2, 8}, 3);
+  const auto indexed = [&] {
+    return dsa::cpu_backend().indexer_select(inputs.q, inputs.k, inputs.weight, 16);
+  };
+  on_every_machine([&] {
+    const Selection indexer_expected = indexed();
+    const dsa::FlushDenormals flushed(true);
+    require_same(dsa::cpu_backend().select_top_k(scores, shape.top_k), expected);
+    require_same(indexed(), indexer_expected);
+  });
 }
 
 TEST_CASE("select_top_k does not read the scores after a query", "[select]") {
