@@ -23,7 +23,7 @@ std::string shown(const Ceilings& c) {
   return text;
 }
 
-/// The original experiment's table, as it was published (docs/bench.md).
+/// The original experiment's table, as it was published (docs/variants.md).
 std::vector<record::Series> published_numbers() {
   using Better = record::Quantity::Better;
   const std::string source = "DeepSeek Sparse vs Classic Attention, table by length";
