@@ -27,6 +27,12 @@ IndexerGrads indexer_scores_backward(const at::Tensor& dscores, const at::Tensor
 ops::Selection select_top_k(const at::Tensor& scores, int64_t top_k);
 ops::Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
                               int64_t top_k);
+/// Queries of this thread's last indexer_select: screened in bfloat16, and those of them that had to
+/// be scored in float32 against all keys.
+struct ScreenCount {
+  int64_t tried = 0, undecided = 0;
+};
+ScreenCount last_screen();
 at::Tensor selected_scores(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
                            const ops::Selection& selection);
 IndexerGrads selected_scores_backward(const at::Tensor& dscores, const at::Tensor& q,

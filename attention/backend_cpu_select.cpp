@@ -11,6 +11,8 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <atomic>
+#include <vector>
 
 namespace dsa::cpu {
 namespace {
@@ -215,19 +217,100 @@ ops::Selection select_top_k(const at::Tensor& scores, int64_t top_k) {
   return selection;
 }
 
+namespace {
+
+SelectionOutput output(ops::Selection& selection, int64_t b) {
+  const int64_t queries = selection.indices.size(1), top_k = selection.indices.size(2);
+  return {selection.indices.mutable_data_ptr<int32_t>() + b * queries * top_k,
+          selection.count.mutable_data_ptr<int32_t>() + b * queries, top_k};
+}
+
+/// Keys packed for the screen, and bounds over those of each sequence.
+struct ScreenKeys {
+  const float* packed;
+  int64_t packed_floats;  ///< of one sequence
+  std::vector<KeyBounds> bounds;
+};
+
+ScreenKeys pack(const IndexerBatch<float>& batch, const ScreenKernels& screen) {
+  const int64_t blocks = blocks_of(batch.keys, screen.key_block);
+  const int64_t floats = blocks * screen.key_block * blocks_of(batch.width, screen.per_float);
+  auto* packed = scratch<float>(Slot::kScreenCall, batch.batch * floats);
+  std::vector<KeyBounds> of_block(static_cast<size_t>(batch.batch * blocks));
+  for_each_block(batch.batch * blocks, [&](int64_t block) {
+    const int64_t b = block / blocks, first = block % blocks;
+    auto* memory = scratch<float>(Slot::kSelectTask, screen.pack_scratch(batch.width));
+    of_block[static_cast<size_t>(block)] =
+        screen.pack_keys(batch.sequence(b), {first, first + 1}, memory, packed + b * floats);
+  });
+  ScreenKeys keys{packed, floats, std::vector<KeyBounds>(static_cast<size_t>(batch.batch))};
+  for (int64_t block = 0; block < batch.batch * blocks; ++block) {
+    KeyBounds& all = keys.bounds[static_cast<size_t>(block / blocks)];
+    const KeyBounds& one = of_block[static_cast<size_t>(block)];
+    all = {std::max(all.norm, one.norm), std::max(all.error, one.error)};
+  }
+  return keys;
+}
+
+thread_local ScreenCount last_count;
+
+/// Selects by the screen; by scores of float32 where too many queries turn out undecided.
+void select_screened(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
+                     const IsaRow& isa, ops::Selection& selection) {
+  const SelectKernels& kernels = *isa.select;
+  IndexerBatch<float> batch(q, k, weight);
+  pack(batch, kernels.indexer);
+  const ScreenKeys keys = pack(batch, *isa.screen);
+  const int64_t kept = std::min(selection.indices.size(2), batch.keys);
+  // The result is the same either way, so who came before may say what is worth trying.
+  std::atomic<int64_t> tried{0}, undecided{0};
+  for_each_range(batch.batch, batch.queries, kQueryBlock, [&](int64_t b, Range queries) {
+    const KeepDenormals exact;
+    const IndexerSequence inputs = batch.sequence(b);
+    const SelectionOutput out = output(selection, b);
+    if (undecided <= 2 * kQueryBlock + tried / 4) {
+      auto* memory =
+          scratch<float>(Slot::kSelectTask, isa.screen->select_scratch(inputs, out.top_k));
+      tried += queries.last - queries.first;
+      undecided += isa.screen->select(
+          {inputs, keys.packed + b * keys.packed_floats, keys.bounds[static_cast<size_t>(b)]},
+          queries, out, memory);
+      return;
+    }
+    auto* buffers = scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(kept, kQueryBlock));
+    kernels.indexer_select(
+        {&inputs, kernels.indexer.score_tile, kernels.indexer.chunk, batch.queries, batch.keys},
+        queries, out.top_k, score_tile(), buffers, out.ids, out.count);
+  });
+  last_count = {tried, undecided};
+}
+
+}  // namespace
+
+ScreenCount last_screen() {
+  return last_count;
+}
+
 ops::Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
                               int64_t top_k) {
-  const SelectKernels& kernels = *isa_in_use().select;
-  const int64_t queries = q.size(1), kept = std::min(top_k, k.size(1));
-  ops::Selection selection = empty_selection(q.size(0), queries, top_k);
-  auto* ids = selection.indices.mutable_data_ptr<int32_t>();
-  auto* count = selection.count.mutable_data_ptr<int32_t>();
-  for_each_tiled_block(q, k, weight, [&](int64_t b, const ScoreTiles& tiles, Range range) {
-    const KeepDenormals exact;
-    auto* buffers = scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(kept, kQueryBlock));
-    kernels.indexer_select(tiles, range, top_k, score_tile(), buffers, ids + b * queries * top_k,
-                           count + b * queries);
-  });
+  const IsaRow& isa = isa_in_use();
+  const SelectKernels& kernels = *isa.select;
+  ops::Selection selection = empty_selection(q.size(0), q.size(1), top_k);
+  last_count = {};
+  // Below that the screen costs more than the products it saves.
+  const bool is_worth_it = q.size(2) * q.size(3) >= 128;
+  if (q.scalar_type() == at::kFloat && isa.screen != nullptr && is_worth_it) {
+    select_screened(q, k, weight, isa, selection);
+  } else {
+    const int64_t kept = std::min(top_k, k.size(1));
+    for_each_tiled_block(q, k, weight, [&](int64_t b, const ScoreTiles& tiles, Range range) {
+      const KeepDenormals exact;
+      auto* buffers =
+          scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(kept, kQueryBlock));
+      const SelectionOutput out = output(selection, b);
+      kernels.indexer_select(tiles, range, top_k, score_tile(), buffers, out.ids, out.count);
+    });
+  }
   throw_if_nan(selection.count);
   return selection;
 }

@@ -31,7 +31,7 @@ constexpr IsaRow kRows[] = {
     {"avx2", has_avx2, &kAttendAvx2, &kSelectAvx2, &kPeakAvx2},
     {"avx512", has_avx512, &kAttendAvx512, &kSelectAvx512, &kPeakAvx512},
     {"avx512bf16", has_avx512bf16, &kAttendAvx512Bf16, &kSelectAvx512, &kPeakAvx512,
-     &kIndexerAvx512Bf16, &kBf16PeakAvx512},
+     &kIndexerAvx512Bf16, &kScreenAvx512Bf16, &kBf16PeakAvx512},
 };
 
 }  // namespace

@@ -9,11 +9,12 @@ namespace dsa::cpu {
 
 struct AttendKernels;  // attend_kernels.h
 struct SelectKernels;  // select_kernels.h
+struct ScreenKernels;  // select_kernels.h
 struct Bf16;           // bf16.h
 template <class Element>
 struct IndexerKernels;
-struct PeakKernels;    // peak_kernels.h
-struct Bf16Peak;       // peak_kernels.h
+struct PeakKernels;  // peak_kernels.h
+struct Bf16Peak;     // peak_kernels.h
 
 /// One instruction set: its name (what --isa takes), and its kernels.
 struct IsaRow {
@@ -24,7 +25,8 @@ struct IsaRow {
   const PeakKernels* peak;
   /// Scores of bfloat16 inputs; null: convert them to float32 and use `select`.
   const IndexerKernels<Bf16>* indexer_bf16 = nullptr;
-  const Bf16Peak* bf16_peak = nullptr;  ///< null: bfloat16 is computed as float32
+  const ScreenKernels* screen = nullptr;  ///< null: float32 is selected by float32 scores alone
+  const Bf16Peak* bf16_peak = nullptr;    ///< null: bfloat16 is computed as float32
 };
 
 }  // namespace dsa::cpu

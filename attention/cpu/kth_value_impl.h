@@ -11,6 +11,8 @@ struct KthValue {
   using Mask = typename Isa::Mask;
   static constexpr int64_t kWidth = Isa::kWidth;
 
+  static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
   /// Integers in the order of the floats; the only place where -0 < +0.
   static int32_t order_key(float value) {
     int32_t bits;

@@ -10,6 +10,7 @@ namespace dsa::cpu {
 template <class Isa>
 struct FloatTerms {
   using Element = float;
+  using Weight = float;
   using Reg = typename Isa::Reg;
   static constexpr int64_t kPerStep = 1;  ///< terms of an inner product that one step adds
 
@@ -24,6 +25,7 @@ struct FloatTerms {
 template <class Isa>
 struct PairTerms {
   using Element = Bf16;
+  using Weight = Bf16;
   using Reg = typename Isa::Reg;
   static constexpr int64_t kPerStep = 2;
 
@@ -43,11 +45,18 @@ struct PairTerms {
   }
 };
 
+/// The same with weights that were not rounded.
+template <class Isa>
+struct ScreenTerms : PairTerms<Isa> {
+  using Weight = float;
+  static float weight(float w) { return w; }
+};
+
 template <class Isa, class Terms = FloatTerms<Isa>>
 struct TileScorer {
   using Reg = typename Isa::Reg;
   using Element = typename Terms::Element;
-  using Sequence = IndexerInputs<Element>;
+  using Sequence = IndexerInputs<Element, typename Terms::Weight>;
   static constexpr int64_t kWidth = Isa::kWidth;
   static constexpr int64_t kVectors = kWidth == 16 ? 6 : kWidth == 8 ? 3 : 2;
   static constexpr int64_t kHeads = 4;  // kHeads * kVectors sums fill the register file

@@ -14,6 +14,7 @@ enum class Slot {
   kSelectCall,
   kSelectTask,
   kSelectBuffer,
+  kScreenCall,
   kCount,
 };
 

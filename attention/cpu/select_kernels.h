@@ -14,12 +14,12 @@ inline constexpr int64_t kQueryBlock = 32;
 inline constexpr int64_t kTileStride = 1104;
 
 /// One sequence's indexer inputs. Query t sees the keys before visible(t) = t + 1 + keys - queries.
-template <class Element>
+template <class Element, class Weight = Element>
 struct IndexerInputs {
-  const Element* q;       ///< [queries][heads][width]
-  const Element* k;       ///< [keys][width]
-  const float* packed;    ///< of pack_keys; only dense kernels read it
-  const Element* weight;  ///< [queries][heads]
+  const Element* q;      ///< [queries][heads][width]
+  const Element* k;      ///< [keys][width]
+  const float* packed;   ///< of pack_keys; only dense kernels read it
+  const Weight* weight;  ///< [queries][heads]
   int64_t queries, keys, heads, width;
 };
 using IndexerSequence = IndexerInputs<float>;
@@ -70,6 +70,40 @@ struct IndexerKernels {
   /// Packs key blocks [first, last): [block][width / per_float][key_block], zeros after the last.
   void (*pack_keys)(const IndexerInputs<Element>&, Range blocks, float* packed);
   TileFunction score_tile;
+};
+
+/// Upper bounds over some keys: of ||k||, and of ||k - bf16(k)||.
+struct KeyBounds {
+  float norm = 0, error = 0;
+};
+
+/// One sequence of float32 inputs, its keys packed in bfloat16 besides.
+struct ScreenInputs {
+  IndexerSequence exact;
+  const float* coarse;  ///< of ScreenKernels::pack_keys
+  KeyBounds bounds;     ///< over all keys
+};
+
+/// Where a selection goes.
+struct SelectionOutput {
+  int32_t* ids;    ///< [queries][top_k]
+  int32_t* count;  ///< [queries]
+  int64_t top_k;
+};
+
+/// The selection of float32 inputs by scores of their bfloat16 copies; what those cannot decide is
+/// scored in float32 (screen_impl.h).
+struct ScreenKernels {
+  int64_t key_block, per_float;  ///< as in IndexerKernels
+
+  /// Packs key blocks; returns bounds over their keys. `scratch` holds pack_scratch(width).
+  KeyBounds (*pack_keys)(const IndexerSequence&, Range blocks, float* scratch, float* packed);
+  int64_t (*pack_scratch)(int64_t width);
+
+  /// SelectKernels::indexer_select with the same result. Returns how many of the queries it had to
+  /// score in float32 against all keys. `scratch` holds select_scratch(inputs, top_k).
+  int64_t (*select)(const ScreenInputs&, Range queries, const SelectionOutput&, float* scratch);
+  int64_t (*select_scratch)(const IndexerSequence&, int64_t top_k);
 };
 
 struct SelectKernels {
@@ -123,5 +157,6 @@ extern const SelectKernels kSelectPortable;
 extern const SelectKernels kSelectAvx2;
 extern const SelectKernels kSelectAvx512;
 extern const IndexerKernels<Bf16> kIndexerAvx512Bf16;
+extern const ScreenKernels kScreenAvx512Bf16;
 
 }  // namespace dsa::cpu

@@ -22,6 +22,9 @@ struct TopKBuffer {
   float threshold;    ///< only scores above it can still be selected, once `is_selective`
   bool is_selective;  ///< false: everything is kept, -inf included
   int64_t nan_id;     ///< first key whose score is NaN, or -1
+  /// Scores that far below the K-th best are kept too, for who knows them only that well.
+  float margin = 0;
+  bool is_overfull = false;  ///< more scores lay within the margin than there is room for
 };
 
 template <class Isa>
@@ -105,8 +108,9 @@ struct TopK {
       buffer.filled = 0;
       return;
     }
-    buffer.threshold = cut.pivot;
     buffer.is_selective = true;
+    if (buffer.margin > 0) return shrink_to_margin(buffer, cut.pivot);
+    buffer.threshold = cut.pivot;
     int64_t kept = 0;
     for (int64_t s = 0; s < buffer.filled; s += kWidth) {
       const Reg x = Isa::load(buffer.scores + s);
@@ -117,6 +121,26 @@ struct TopK {
       kept += __builtin_popcount(keep);
     }
     buffer.filled = kept;
+  }
+
+  /// Keeps what is not more than the margin below `pivot`, which is no better than the K-th best.
+  static void shrink_to_margin(TopKBuffer& buffer, float pivot) {
+    buffer.threshold = Search::from_order_key(Search::key_below(pivot - buffer.margin));
+    const Reg threshold = Isa::set1(buffer.threshold);
+    int64_t kept = 0;
+    for (int64_t s = 0; s < buffer.filled; s += kWidth) {
+      const Reg x = Isa::load(buffer.scores + s);
+      const auto ids = Isa::iload(buffer.ids + s);
+      const Mask keep = Isa::both(Isa::first(buffer.filled - s), Isa::gt(x, threshold));
+      Isa::compress_store(buffer.scores + kept, keep, x);
+      Isa::compress_store(buffer.ids + kept, keep, ids);
+      kept += Isa::popcount(keep);
+    }
+    buffer.filled = kept;
+    if (kept <= buffer.capacity - buffer.capacity / 8) return;
+    buffer.is_overfull = true;
+    buffer.filled = 0;
+    buffer.threshold = __builtin_inff();
   }
 
   /// The first scores of a row need no comparison: keep them until the buffer is full.
@@ -245,11 +269,17 @@ struct TopK {
     Cut cut;
     if (buffer.nan_id >= 0 || !find_cut(buffer, 0, cut))
       return ~static_cast<int32_t>(buffer.nan_id);
+    return write_kept(buffer, cut, ids, width);
+  }
+
+  /// The same for a cut that is known.
+  static int32_t write_kept(const TopKBuffer& buffer, Cut cut, int32_t* ids, int64_t width) {
     int64_t kept = 0;
     for (int64_t s = 0; s < buffer.filled; s += kWidth) {
       const Reg x = Isa::load(buffer.scores + s);
       const uint32_t keep = kept_lanes(cut, Isa::first(buffer.filled - s), x);
-      const int64_t n = __builtin_popcount(keep);
+      // No cut keeps more than the width, but a bug here would write past the tensor.
+      const int64_t n = Search::least(__builtin_popcount(keep), width - kept);
       int32_t last[kWidth];  // a whole register may reach into the next row
       int32_t* out = kept + kWidth <= width ? ids + kept : last;
       Isa::compress_store(out, Isa::from_bits(keep), Isa::iload(buffer.ids + s));
