@@ -203,7 +203,10 @@ ops::Selection select_top_k(const at::Tensor& scores, int64_t top_k) {
   const auto* from = scores.const_data_ptr<float>();
   auto* ids = selection.indices.mutable_data_ptr<int32_t>();
   auto* count = selection.count.mutable_data_ptr<int32_t>();
-  for_each_range(batch, queries, kQueryBlock, [&](int64_t b, Range range) {
+  // Rows share nothing, so few of them are still split over all threads.
+  const int64_t split = batch * queries / (4 * at::get_num_threads());
+  const int64_t rows = std::clamp<int64_t>(split, 1, kQueryBlock);
+  for_each_range(batch, queries, rows, [&](int64_t b, Range range) {
     const KeepDenormals exact;
     auto* buffer =
         scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(std::min(top_k, keys), 1));
