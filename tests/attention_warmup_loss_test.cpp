@@ -3,6 +3,7 @@
 #include "attention/ops.h"
 #include "harness/memory.h"
 #include "tests/close_to.h"
+#include "tests/sanitizer.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
@@ -141,6 +142,7 @@ TEST_CASE("stage 1's loss refuses tensors that do not belong together", "[warmup
 }
 
 TEST_CASE("stage 1's loss never holds a matrix of all pairs", "[warmup-loss][memory]") {
+  need_plain_heap();
   // 4 index heads: the tile's largest matrix is 64 * 4 * L floats. Each thread has a tile.
   const int threads = at::get_num_threads();
   at::set_num_threads(2);

@@ -2,6 +2,7 @@
 #include "harness/memory.h"
 
 #include "harness/denormals.h"
+#include "tests/sanitizer.h"
 
 #include <ATen/ops/full.h>
 #include <catch2/catch_test_macros.hpp>
@@ -45,6 +46,7 @@ double denormal_share() {
 }  // namespace
 
 TEST_CASE("peak_bytes sees what the work held at once", "[memory]") {
+  dsa::testing::need_plain_heap();
   if (!peak_bytes([] {})) SKIP("the high-water mark cannot be reset here");
   CHECK(*peak_bytes([] {}) < 2.0 * kMebibyte);
   const double one = *peak_bytes([] { touch(100 * kMebibyte); });
@@ -66,6 +68,7 @@ TEST_CASE("memory kept from earlier work does not hide a peak", "[memory]") {
 }
 
 TEST_CASE("freed memory is kept and reused without page faults", "[memory]") {
+  dsa::testing::need_plain_heap();
   keep_freed_memory();
   touch(128 * kMebibyte);
   const int64_t before = page_faults();
@@ -74,6 +77,7 @@ TEST_CASE("freed memory is kept and reused without page faults", "[memory]") {
 }
 
 TEST_CASE("an exception of the work leaves the allocator as it was", "[memory]") {
+  dsa::testing::need_plain_heap();
   keep_freed_memory();
   CHECK_THROWS_AS(peak_bytes([] { throw std::runtime_error("work failed"); }), std::runtime_error);
   touch(128 * kMebibyte);
