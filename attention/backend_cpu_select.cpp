@@ -31,15 +31,15 @@ struct IndexerBatch {
   int64_t packed_floats = 0;  ///< of one sequence
   int64_t batch, queries, keys, heads, width;
 
-  IndexerBatch(const at::Tensor& q_, const at::Tensor& k_, const at::Tensor& weight_)
-      : q(static_cast<const Element*>(q_.const_data_ptr())),
-        k(static_cast<const Element*>(k_.const_data_ptr())),
-        weight(static_cast<const Element*>(weight_.const_data_ptr())),
-        batch(q_.size(0)),
-        queries(q_.size(1)),
-        keys(k_.size(1)),
-        heads(q_.size(2)),
-        width(q_.size(3)) {}
+  IndexerBatch(const at::Tensor& query, const at::Tensor& key, const at::Tensor& head_weight)
+      : q(static_cast<const Element*>(query.const_data_ptr())),
+        k(static_cast<const Element*>(key.const_data_ptr())),
+        weight(static_cast<const Element*>(head_weight.const_data_ptr())),
+        batch(query.size(0)),
+        queries(query.size(1)),
+        keys(key.size(1)),
+        heads(query.size(2)),
+        width(query.size(3)) {}
 
   IndexerInputs<Element> sequence(int64_t b) const {
     return {q + b * queries * heads * width,

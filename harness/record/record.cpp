@@ -55,9 +55,8 @@ struct Writer {
       return number(t);
     } else if constexpr (std::is_same_v<T, Quantity::Better>) {
       return kBetterNames[static_cast<int>(t)];
-    } else if constexpr (std::is_constructible_v<Json, T> && !std::is_class_v<T>) {
-      return t;
-    } else if constexpr (std::is_same_v<T, std::string> ||
+    } else if constexpr ((std::is_constructible_v<Json, T> && !std::is_class_v<T>) ||
+                         std::is_same_v<T, std::string> ||
                          std::is_same_v<T, std::map<std::string, std::string>>) {
       return t;
     } else {
