@@ -1,5 +1,6 @@
 // Kernel rows of the built dsa-bench: their axes, and the ceiling they are held against.
 #include "tests/process.h"
+#include "tests/sanitizer.h"
 
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
@@ -39,6 +40,7 @@ TEST_CASE("the last T queries are rows with an axis T, forward only", "[cli]") {
 }
 
 TEST_CASE("kernel rows say how much of the measured ceiling they use", "[cli]") {
+  dsa::testing::need_plain_speed();
   Bench bench;
   REQUIRE(bench
               .run({"--suites", "kernels", "--kernels.families", "dense_attention,gemm",

@@ -2,6 +2,7 @@
 #include "harness/machine.h"
 
 #include "attention/backend.h"
+#include "tests/sanitizer.h"
 
 #include <catch2/catch_test_macros.hpp>
 
@@ -51,6 +52,7 @@ TEST_CASE("a build that must not be timed says why", "[machine]") {
 }
 
 TEST_CASE("measured ceilings are physical, and survive the record", "[machine]") {
+  dsa::testing::need_plain_speed();
   const Ceilings c = measure_ceilings();
   CHECK(c.f32_flops > 1e8);
   CHECK(c.l2_bytes > 1e8);
