@@ -3,12 +3,16 @@
 #include "attention/nvtx.h"
 #include "bench/google.h"
 #include "bench/kernel_record.h"
+#include "harness/machine.h"
 #include "harness/memory.h"
+
+#include <ATen/Parallel.h>
 
 #include <chrono>
 #include <cmath>
 #include <ctime>
 #include <optional>
+#include <thread>
 
 namespace dsa::bench {
 namespace {
@@ -35,6 +39,7 @@ class KernelRow : public Row {
   void fail(Session& session, const std::string& status, const std::string& reason);
   void record(Session& session);
   std::string too_slow(const Session& session) const;
+  std::string crowding(Session& session) const;
   Checked checked() const;
   const InputSet& next_set() { return inputs_->sets[turn_++ % inputs_->sets.size()]; }
 
@@ -46,7 +51,8 @@ class KernelRow : public Row {
   std::string failure_;
   bool skipped_ = false, interrupted_ = false;
   double timed_seconds_ = 0;
-  std::optional<Repetition> pending_;  ///< may turn out to be a calibration probe
+  std::optional<double> other_seconds_ = 0;  ///< CPU time of other processes meanwhile
+  std::optional<Repetition> pending_;        ///< may turn out to be a calibration probe
   std::vector<Repetition> repetitions_;
 };
 
@@ -167,12 +173,17 @@ void KernelRow::warm_up() {
 
 void KernelRow::time(benchmark::State& state, Session& session) {
   const nvtx::Range range("timed", nvtx::Category::kTimed, kernel_.problem.keys);
+  const auto others = cpu_seconds_of_others();
   const std::clock_t cpu = std::clock();
   const auto start = Clock::now();
   for (auto _ : state) call(kernel_, next_set());
   const double seconds = seconds_since(start);
   const double cpu_seconds = static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
   timed_seconds_ += seconds;
+  const auto others_after = cpu_seconds_of_others();
+  other_seconds_ = others && others_after && other_seconds_
+                       ? std::optional(*other_seconds_ + *others_after - *others)
+                       : std::nullopt;
   const auto iterations = static_cast<int64_t>(state.iterations());
   const auto calls = static_cast<double>(iterations);
   keep({iterations, seconds / calls, cpu_seconds / calls}, session);
@@ -226,6 +237,20 @@ void KernelRow::finish(Session& session) {
   session.recorder->write();
 }
 
+/// Says, and records, that others had the CPUs that the row's threads needed.
+std::string KernelRow::crowding(Session& session) const {
+  // Shorter than ten ticks of the system's clock says nothing.
+  if (!other_seconds_ || timed_seconds_ < 0.1) return "";
+  const double cpus = static_cast<double>(std::thread::hardware_concurrency());
+  const Crowd c = crowd(*other_seconds_, timed_seconds_, at::get_num_threads(), cpus);
+  const record::Quantity quantity{"other_cpus", "CPUs", record::Quantity::Better::kLower};
+  session.recorder->put(record::Metric{quantity, labels, {c.others}});
+  if (c.missing < 0.1) return "";
+  char text[80];
+  std::snprintf(text, sizeof text, "  BUSY: others kept %.1f of %.0f CPUs", c.others, cpus);
+  return text;
+}
+
 void KernelRow::record(Session& session) {
   std::vector<double> seconds;
   for (const Repetition& r : repetitions_) seconds.push_back(r.seconds);
@@ -249,7 +274,7 @@ void KernelRow::record(Session& session) {
   std::snprintf(line, sizeof line, "%11s %9.1f GFLOP/s %11s %9s  n=%zu  ",
                 shown_seconds(middle).c_str(), kernel_.work().flops / middle / 1e9, ceiling.c_str(),
                 memory.c_str(), repetitions_.size());
-  session.progress.print(line + id + shown(inputs_->facts));
+  session.progress.print(line + id + shown(inputs_->facts) + crowding(session));
 }
 
 }  // namespace

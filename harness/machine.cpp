@@ -7,6 +7,7 @@
 #include "dsa_build_facts.h"
 #include <algorithm>
 #include <cstdio>
+#include <ctime>
 #include <fstream>
 #include <sched.h>
 #include <sstream>
@@ -120,6 +121,23 @@ Facts machine_facts() {
   add_processor(facts);
   add_system(facts);
   return known(facts);
+}
+
+std::optional<double> cpu_seconds_of_others() {
+  std::ifstream in("/proc/stat");
+  std::string cpu;
+  // Time in virtual guests is part of user and nice; steal is the hypervisor's other guests.
+  double user = 0, nice = 0, system = 0, idle = 0, iowait = 0, irq = 0, softirq = 0, steal = 0;
+  in >> cpu >> user >> nice >> system >> idle >> iowait >> irq >> softirq >> steal;
+  if (!in || cpu != "cpu") return std::nullopt;
+  const double all = user + nice + system + irq + softirq + steal;
+  const double ours = static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+  return all / static_cast<double>(sysconf(_SC_CLK_TCK)) - ours;
+}
+
+Crowd crowd(double other_seconds, double wall, double threads, double cpus) {
+  const double others = std::clamp(other_seconds / wall, 0.0, cpus);
+  return {others, std::max(0.0, others + threads - cpus)};
 }
 
 Facts build_facts() {

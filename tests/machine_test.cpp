@@ -8,8 +8,11 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <ctime>
 #include <regex>
+#include <sys/wait.h>
 #include <thread>
+#include <unistd.h>
 
 using namespace dsa;
 
@@ -90,4 +93,30 @@ TEST_CASE("the share of the ceiling names what bounds the work", "[machine]") {
   CHECK(share(traffic, c10::kFloat, 500).percent == 12.5);
   CHECK(share(traffic, c10::kFloat, 5000).percent == 25);
   CHECK(share(traffic, c10::kFloat, 50000).percent == 50);
+}
+
+TEST_CASE("CPU time of others grows with the work of another process", "[machine]") {
+  const auto burn = [](double seconds) {
+    const std::clock_t start = std::clock();
+    while (static_cast<double>(std::clock() - start) < seconds * CLOCKS_PER_SEC) {
+    }
+  };
+  const auto before = cpu_seconds_of_others();
+  if (!before) SKIP("the system does not tell");
+  const pid_t child = fork();
+  if (child == 0) {
+    burn(0.3);
+    _exit(0);
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(*cpu_seconds_of_others() - *before > 0.25);
+}
+
+TEST_CASE("a crowd is what our threads had to share", "[machine]") {
+  CHECK(crowd(1.0, 2.0, 2, 2).others == 0.5);
+  CHECK(crowd(1.0, 2.0, 2, 2).missing == 0.5);
+  CHECK(crowd(1.0, 2.0, 2, 8).missing == 0);
+  CHECK(crowd(-0.01, 2.0, 2, 2).others == 0);
+  CHECK(crowd(9.0, 2.0, 2, 2).missing == 2);
 }
