@@ -60,6 +60,29 @@ TEST_CASE("a run reports every step and evaluation as it happens, and the same i
   CHECK(result.validation_overlap == 0);
 }
 
+TEST_CASE("training selects as well with denormals flushed as without", "[trainer]") {
+  TrainingJob job = tiny_job("dsa");
+  job.length = 64;
+  job.attention.backend = "cpu";
+  job.attention.top_k = 16;
+  job.attention.index_heads = 4;
+  job.attention.index_width = 32;
+  job.train.batch = 8;
+  const auto trained = [&](bool flush) {
+    job.train.flush_denormals = flush;
+    return run_training(job, tiny_corpus(), {});
+  };
+  REQUIRE(job.train.flush_denormals);
+  const TrainingResult flushed = trained(true), exact = trained(false);
+  REQUIRE(flushed.steps.size() == exact.steps.size());
+  for (size_t i = 0; i < exact.steps.size(); ++i) {
+    CAPTURE(i);
+    CHECK(std::abs(flushed.steps[i].loss - exact.steps[i].loss) < 1e-3);
+    CHECK(std::abs(flushed.steps[i].indexer_loss - exact.steps[i].indexer_loss) < 1e-3);
+  }
+  CHECK(std::abs(flushed.final_validation_loss - exact.final_validation_loss) < 1e-3);
+}
+
 TEST_CASE("the traced step is split into stages that are all there", "[trainer]") {
   const TrainingResult result = run_training(tiny_job("dsa"), tiny_corpus(), {});
   for (const char* stage : {"indexer", "attention", "moe", "head", "optimizer", "data"}) {
