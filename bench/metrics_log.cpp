@@ -44,6 +44,17 @@ T item_of(const Json& json) {
   return item;
 }
 
+std::string line_of(const StepResult& step) {
+  return json_of("step", step).dump();
+}
+
+std::string line_of(const Evaluation& evaluation) {
+  Json json = json_of("evaluation", evaluation);
+  json["tokens"] = evaluation.tokens;
+  json["loss_by_position"] = evaluation.loss_by_position;
+  return json.dump();
+}
+
 }  // namespace
 
 MetricsLog::MetricsLog(const std::filesystem::path& file) : file_(file) {
@@ -73,37 +84,31 @@ void MetricsLog::open(int64_t first_step, int64_t first_evaluation) {
   // What came after the checkpoint was lost and is done again.
   std::erase_if(steps_, [&](const StepResult& s) { return s.step >= first_step; });
   std::erase_if(evaluations_, [&](const Evaluation& e) { return e.step >= first_evaluation; });
-  std::filesystem::remove(file_);
-  lines_ = std::make_unique<JsonLines>(file_);
+  std::string kept;
   size_t next = 0;
-  for (const auto& step : steps_) {
-    write(step);
-    while (next < evaluations_.size() && evaluations_[next].step <= step.step) {
-      write(evaluations_[next++]);
+  const auto evaluations_before = [&](int64_t step) {
+    while (next < evaluations_.size() && evaluations_[next].step < step) {
+      kept += line_of(evaluations_[next++]) + "\n";
     }
+  };
+  for (const auto& step : steps_) {
+    evaluations_before(step.step);
+    kept += line_of(step) + "\n";
   }
-}
-
-void MetricsLog::write(const StepResult& step) {
-  lines_->write(json_of("step", step).dump());
-}
-
-void MetricsLog::write(const Evaluation& evaluation) {
-  Json json = json_of("evaluation", evaluation);
-  json["tokens"] = evaluation.tokens;
-  json["loss_by_position"] = evaluation.loss_by_position;
-  lines_->write(json.dump());
+  evaluations_before(std::numeric_limits<int64_t>::max());
+  write_atomically(file_, kept);  // who kills this process finds the old lines or the kept ones
+  lines_ = std::make_unique<JsonLines>(file_);
 }
 
 void MetricsLog::add(const StepResult& step) {
   open(step.step, step.step);
-  write(step);
+  lines_->write(line_of(step));
   steps_.push_back(step);
 }
 
 void MetricsLog::add(const Evaluation& evaluation) {
   open(evaluation.step + 1, evaluation.step);
-  write(evaluation);
+  lines_->write(line_of(evaluation));
   evaluations_.push_back(evaluation);
 }
 

@@ -21,8 +21,6 @@ class MetricsLog {
 
  private:
   void open(int64_t first_step, int64_t first_evaluation);
-  void write(const StepResult& step);
-  void write(const Evaluation& evaluation);
   std::filesystem::path file_;
   std::unique_ptr<JsonLines> lines_;  ///< opened by the first line: it tells where to continue
   std::vector<StepResult> steps_;
