@@ -30,7 +30,7 @@ fs::path weights_file(const KernelConfig& config) {
 /// What rows ask of a file of weights before anything is measured; read once a process.
 struct Known {
   std::string problem;  ///< in words, or empty
-  int64_t index_heads = 0, index_width = 0, text = 0;
+  int64_t index_heads = 0, index_width = 0, layers = 0, text = 0;
 };
 
 Known look_up(const fs::path& file) {
@@ -41,7 +41,7 @@ Known look_up(const fs::path& file) {
   try {
     const RunConfig trained = weights_source(file).config;
     return {"", trained.attention.index_heads, trained.attention.index_width,
-            load_corpus(trained.data).validation.numel()};
+            trained.model.n_layers, load_corpus(trained.data).validation.numel()};
   } catch (const Error& error) {
     return {error.what()};
   }
@@ -127,6 +127,17 @@ std::string shown(const std::optional<SelectionFacts>& facts) {
   std::snprintf(text, sizeof text, "  U16/K %.2f  recall %.2f  recent %.2f", facts->union16,
                 facts->recall, facts->recent);
   return text;
+}
+
+void check_captured(const KernelConfig& config) {
+  const auto& scores = config.scores;
+  if (std::find(scores.begin(), scores.end(), "captured") == scores.end()) return;
+  const Known& weights = known(weights_file(config));
+  require(config.captured_weights.empty() || weights.problem.empty(), weights.problem);
+  require(!weights.problem.empty() ||
+              (config.captured_layer >= 0 && config.captured_layer < weights.layers),
+          "--kernels.captured-layer is ", config.captured_layer, "; the model of ",
+          weights_file(config).string(), " has layers 0 to ", weights.layers - 1);
 }
 
 std::string captured_declines(const KernelCase& kernel, const KernelConfig& config) {

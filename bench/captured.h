@@ -14,9 +14,8 @@ namespace dsa::bench {
 /// Means over queries that see more than K keys, in evenly spread runs of 16 neighbours.
 struct SelectionFacts {
   double union16 = 0;  ///< keys that 16 neighbouring queries select together, over K
-  double recall =
-      0;  ///< share of the K keys of largest head-mean dense attention that are selected
-  double recent = 0;  ///< share of selected keys among the query's last K
+  double recall = 0;   ///< selected share of the K keys of largest head-mean dense attention
+  double recent = 0;   ///< share of selected keys among the query's last K
 };
 
 /// Nothing if no 16 queries see more than `top_k` keys.
@@ -24,6 +23,10 @@ std::optional<SelectionFacts> facts_of(const AttentionCapture& layer, int64_t to
 
 /// "  U16/K 3.81  recall 0.58  recent 0.26", or "".
 std::string shown(const std::optional<SelectionFacts>& facts);
+
+/// @throws Error before anything is measured, if captured inputs are asked for and the file of weights
+/// that was named cannot be used, or has no such layer.
+void check_captured(const KernelConfig& config);
 
 /// Why `kernel` cannot have captured inputs: no weights, no text, another I or J, too long. Or "".
 std::string captured_declines(const KernelCase& kernel, const KernelConfig& config);

@@ -280,6 +280,7 @@ void KernelRow::record(Session& session) {
 }  // namespace
 
 Rows kernel_rows(const RunConfig& config) {
+  check_captured(config.kernels);
   Rows rows;
   for (const KernelCase& kernel : kernel_cases(config.kernels, kernel_lengths(config))) {
     rows.push_back(std::make_unique<KernelRow>(kernel, config.kernels));

@@ -27,6 +27,7 @@ std::string operations_of(const Backend& backend) {
 
 int list(const CommandLine& line) {
   check(line.config);
+  pin_isa(line.config.isa);
   Session session;
   const Rows rows = rows_of(line.config);
   initialise_google(line, line.config);
@@ -40,13 +41,13 @@ int list(const CommandLine& line) {
   }
   std::printf("\nbackends (fastest first):\n");
   for (const auto& row : backends()) {
-    std::printf("  %-14s %-7s %s\n  %24sprovides:%s\n", row.name.c_str(), row.role.c_str(),
-                row.description.c_str(), "", operations_of(row).c_str());
+    std::printf("  %-19s %-9s %s; provides%s\n", row.name.c_str(), row.role.c_str(),
+                row.description.c_str(), operations_of(row).c_str());
   }
   std::printf("\nyardsticks (plain torch calls to stand beside):\n");
   for (const auto& row : yardsticks()) {
-    std::printf("  %-14s %-7s %s\n  %24sprovides: %s\n", row.name.c_str(), "peer",
-                row.description.c_str(), "", row.family.c_str());
+    std::printf("  %-19s %-9s %s; provides %s\n", row.name.c_str(), "peer", row.description.c_str(),
+                row.family.c_str());
   }
   std::string isas;
   for (const auto& isa : available_isas()) isas.append(" ").append(isa);

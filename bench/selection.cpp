@@ -3,6 +3,9 @@
 #include "bench/google.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
 #include <set>
 #include <sstream>
 #include <stdexcept>
@@ -33,6 +36,17 @@ class NamesOnly : public benchmark::BenchmarkReporter {
   void ReportRuns(const std::vector<Run>&) override {}
   std::ostringstream names, complaints;
 };
+
+/// Google Benchmark ends the process without a word when it cannot open its file.
+void check_writable(const std::vector<std::string>& benchmark_flags) {
+  constexpr std::string_view kOut = "--benchmark_out=";
+  for (const auto& flag : benchmark_flags) {
+    if (!flag.starts_with(kOut)) continue;
+    const std::string file = flag.substr(kOut.size());
+    require(std::ofstream(file, std::ios::app).good(), "--benchmark_out ", file,
+            " cannot be written: ", std::strerror(errno), "; give a file in a folder that exists");
+  }
+}
 
 }  // namespace
 
@@ -96,8 +110,9 @@ void initialise_google(const CommandLine& line, const RunConfig& config) {
   words.push_back(min_time_flag(config.dry_run ? 1e-6 : config.kernels.min_time));
   if (!config.filter.empty()) words.push_back("--benchmark_filter=" + config.filter);
   words.insert(words.end(), line.benchmark_flags.begin(), line.benchmark_flags.end());
+  check_writable(line.benchmark_flags);
   const auto unknown = set_google_flags(std::move(words));
-  require(unknown.empty(), "Google Benchmark knows no flag ", unknown.empty() ? "" : unknown[0],
+  require(unknown.empty(), "Google Benchmark does not take ", unknown.empty() ? "" : unknown[0],
           "; its flags are --benchmark_filter, _repetitions, _min_time, _list_tests, _out, "
           "_out_format, _format and others");
 }

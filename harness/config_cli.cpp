@@ -53,6 +53,14 @@ std::string suggestion(const std::string& name) {
   return best.empty() ? "" : ", did you mean " + best + "?";
 }
 
+/// No byte that text never has: CLI11 drops lines it cannot make sense of, without a word.
+bool is_text(const std::string& bytes) {
+  return std::none_of(bytes.begin(), bytes.end(), [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return byte == 0 || byte == 0xC0 || byte == 0xC1 || byte > 0xF4;
+  });
+}
+
 /// TOML for CLI11, with `[train] steps = 3` and `train.steps = 3` both meaning
 /// --train.steps: CLI11 takes sections for subcommands and silently drops the first form.
 class FlatToml : public CLI::ConfigTOML {
@@ -60,8 +68,11 @@ class FlatToml : public CLI::ConfigTOML {
   explicit FlatToml(const CLI::App& app) : app_(app) {}
 
   std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
+    std::stringstream text;
+    text << input.rdbuf();
+    require(is_text(text.str()), file(), " is no text in UTF-8; give a TOML file");
     std::vector<CLI::ConfigItem> flat;
-    for (CLI::ConfigItem item : CLI::ConfigTOML::from_config(input)) {
+    for (CLI::ConfigItem item : CLI::ConfigTOML::from_config(text)) {
       if (item.name == "++" || item.name == "--") continue;
       std::string name;
       for (const auto& parent : item.parents) name += parent + ".";

@@ -1,6 +1,7 @@
 #include "harness/run_config.h"
 
 #include "attention/yardstick.h"
+#include "harness/config_text.h"
 
 #include <algorithm>
 #include <functional>
@@ -37,7 +38,18 @@ void check_unique(const char* field, std::vector<T> values) {
   if (twin != values.end()) require(false, "--", field, " lists ", *twin, " twice; name it once");
 }
 
+/// A value given twice would make two rows of one name.
+template <class Config>
+void check_lists_unique(const Config& config, const std::string& prefix) {
+  visit_fields(config, [&](const char* name, const auto& field, const char*) {
+    if constexpr (config_text::ListOf<std::decay_t<decltype(field)>>::value) {
+      check_unique((prefix + name).c_str(), field);
+    }
+  });
+}
+
 void check(const KernelConfig& c) {
+  check_lists_unique(c, "kernels.");
   std::vector<std::string> families;
   for (int op = 0; op <= static_cast<int>(Op::kDense); ++op) families.emplace_back(name(Op(op)));
   families.emplace_back(kGemmFamily);
@@ -57,9 +69,6 @@ void check(const KernelConfig& c) {
   check_positive<int64_t>("kernels.widths", c.widths, 1);
   check_positive<int64_t>("kernels.index-heads", c.index_heads, 1);
   check_positive<int64_t>("kernels.index-widths", c.index_widths, 1);
-  check_unique("kernels.lengths", c.lengths);
-  check_unique("kernels.queries", c.queries);
-  check_unique("kernels.top-k", c.top_k);
   require(c.kv_heads >= 0 && c.v_width >= 0, "--kernels.kv-heads and --kernels.v-width are ",
           c.kv_heads, " and ", c.v_width, "; neither may be negative");
   for (const int64_t heads : c.heads) {
@@ -98,10 +107,8 @@ void check(const RunConfig& c) {
   check_words("suites", c.suites, {"kernels", "training"});
   require(!c.suites.empty(), "--suites is empty; give kernels, training or both");
   check_positive<int64_t>("lengths", c.lengths, 2);
-  check_unique("lengths", c.lengths);
   check_positive<uint64_t>("seeds", c.seeds, 0);
-  check_unique("seeds", c.seeds);
-  check_unique("variants", c.variants);
+  check_lists_unique(c, "");
   require(c.threads >= 0 && c.threads <= 4096, "--threads is ", c.threads,
           "; it must be between 0 (torch's choice) and 4096");
   for (const auto& name : c.variants) variant(name);

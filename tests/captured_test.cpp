@@ -183,6 +183,22 @@ TEST_CASE("captured rows that cannot be made decline in words", "[captured]") {
                     ContainsSubstring("dense"));
 }
 
+TEST_CASE("weights or a layer that do not exist are refused before rows are made", "[captured]") {
+  const Fixture fixture;
+  const auto refused = [&](auto change, const std::string& part) {
+    KernelConfig kernels = fixture.kernels;
+    kernels.scores = {"uniform", "captured"};
+    CHECK_NOTHROW(check_captured(kernels));
+    change(kernels);
+    CHECK_THROWS_WITH(check_captured(kernels), ContainsSubstring(part));
+    kernels.scores = {"uniform"};
+    CHECK_NOTHROW(check_captured(kernels));
+  };
+  refused([](KernelConfig& k) { k.captured_weights += "x"; }, "there are no weights at");
+  refused([](KernelConfig& k) { k.captured_layer = 2; }, "captured-layer is 2");
+  refused([](KernelConfig& k) { k.captured_layer = -1; }, "has layers 0 to 1");
+}
+
 TEST_CASE("the committed model's indexer selects well, and not only what is near", "[captured]") {
   KernelConfig kernels;
   kernels.captured_weights = DSA_PRESETS "/captured.safetensors";

@@ -77,6 +77,8 @@ TEST_CASE("a mistake is one sentence and exit code 1, before anything is written
       {{"--select", "colour=red"}, "no axis \"colour\""},
       {{"--benchmark_colour=red"}, "--benchmark_colour"},
       {{"--benchmark_format=xml"}, "xml"},
+      {{"--benchmark_out=/no/such/x.json"}, "--benchmark_out /no/such/x.json"},
+      {{"--kernels.scores", "captured", "--kernels.captured-weights", "/no/such"}, "/no/such"},
       {{"--data", "/no/such.txt"}, "/no/such.txt"},
       {{"--resume", "/no/such"}, "record.json"},
       {{"--resume", newer.parent_path().string()}, "record version 999"},
@@ -135,6 +137,30 @@ TEST_CASE("list names every benchmark, variant and backend", "[cli]") {
   }
 }
 
+TEST_CASE("list has one line for every backend and yardstick", "[cli]") {
+  Bench bench;
+  const std::string text = bench.run({"list"}).out;
+  for (const auto& [first, next, least] :
+       {std::tuple{"\nbackends", "\nyardsticks", 7}, std::tuple{"\nyardsticks", "\nISAs", 4}}) {
+    const size_t from = text.find(first), to = text.find(next);
+    REQUIRE(from < to);
+    std::istringstream lines(text.substr(from + 1, to - from - 1));
+    std::string line;
+    std::getline(lines, line);
+    int rows = 0;
+    size_t column = 0;
+    while (std::getline(lines, line)) {
+      INFO(line);
+      const size_t role = line.find_first_not_of(' ', line.find(' ', 2));
+      CHECK_THAT(line, ContainsSubstring("; provides "));
+      CHECK((rows == 0 || role == column));
+      column = role;
+      ++rows;
+    }
+    CHECK(rows >= least);
+  }
+}
+
 TEST_CASE("list shows what the same flags would run", "[cli]") {
   Bench bench;
   const std::string all = bench.run({"list"}).out;
@@ -147,6 +173,11 @@ TEST_CASE("list shows what the same flags would run", "[cli]") {
                          !ContainsSubstring("  dense_attention/") &&
                          !ContainsSubstring("  train/"));
   }
+}
+
+TEST_CASE("list tells the instruction set that the same flags would use", "[cli]") {
+  Bench bench;
+  CHECK_THAT(bench.run({"list", "--isa", "portable"}).out, ContainsSubstring("(now: portable)"));
 }
 
 TEST_CASE("every preset is accepted and selects something", "[cli]") {

@@ -1,5 +1,6 @@
 // Every field of every config struct is a flag, a TOML key and a JSON value, and they agree.
 #include "harness/config_cli.h"
+#include "harness/config_text.h"
 
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_exception.hpp>
@@ -153,7 +154,26 @@ TEST_CASE("unknown names and unreadable values are one sentence", "[config]") {
   refuses({"--config", write("[train]\nstepz = 3\n")}, "sets \"train.stepz\", which is no field");
   refuses({"--config", write("[trainer]\nsteps = 3\n")}, "sets \"trainer.steps\"");
   refuses({"--config", write("train.steps = \"x\"\n")}, "--train.steps takes a whole number");
+  refuses({"--config", write("\xff\xfe")}, "is no text in UTF-8");
+  refuses({"--config", write("\xff\xfetrain.steps = 3\n")}, "is no text in UTF-8");
+  refuses({"--config", write(std::string("a\0b", 3))}, "is no text in UTF-8");
   refuses({"--resume", "/no/such/run"}, "holds no record.json");
+}
+
+TEST_CASE("a value given twice in any list is refused", "[config]") {
+  size_t lists = 0;
+  const RunConfig defaults;
+  for_each_field(defaults, "", [&](const std::string& name, const auto& value, const char*) {
+    if constexpr (config_text::ListOf<std::decay_t<decltype(value)>>::value) {
+      const std::string all = value.empty() ? other_value(value) : config_text::shown(value);
+      const std::string one = all.substr(0, all.find(','));
+      INFO("--" << name << "=" << one << "," << one);
+      REQUIRE_THROWS_MATCHES(check(parse({"--" + name, one + "," + one})), Error,
+                             MessageMatches(ContainsSubstring("lists " + one + " twice")));
+      ++lists;
+    }
+  });
+  REQUIRE(lists > 10);
 }
 
 TEST_CASE("Google Benchmark's flags are set aside, subcommands and help are found", "[config]") {
