@@ -95,7 +95,14 @@ Json dark_test(const std::vector<std::string>& stages) {
   return test;
 }
 
-Json row_spec(const Stages& stages, const std::string& unit) {
+/// What the layers of a row share.
+struct RowFrame {
+  const Stages& stages;
+  const std::string& unit;
+  Json x, y, order;
+};
+
+RowFrame row_frame(const Stages& stages, const std::string& unit) {
   const Json y = {
       {"field", "name"},
       {"type", "nominal"},
@@ -109,60 +116,75 @@ Json row_spec(const Stages& stages, const std::string& unit) {
       {"title", "Time of one training step (" + unit + ")"},
       {"scale", {{"domain", {0, theme::rounded(stages.longest * 1.1, 4)}}, {"nice", false}}},
       {"axis", {{"tickCount", 6}}}};
-  const Json order = {{"field", "order"}, {"type", "quantitative"}};
-  Json middle = x;
-  middle["bandPosition"] = 0.5;
-  Json end = x;
-  end.erase("stack");
-  end["field"] = "total";
-  const std::string wide = "datum.time >= " + theme::rounded(stages.longest * 0.055, 3).dump();
+  return {stages, unit, x, y, {{"field", "order"}, {"type", "quantitative"}}};
+}
+
+Json bar_layer(const RowFrame& row) {
+  const std::vector<std::string>& names = row.stages.names;
   const Json colour = {
       {"field", "stage"},
       {"type", "nominal"},
       {"title", nullptr},
-      {"sort", stages.names},
-      {"scale", {{"domain", stages.names}, {"range", colours(stages.names)}}},
+      {"sort", names},
+      {"scale", {{"domain", names}, {"range", colours(names)}}},
       {"legend", {{"symbolType", "square"}, {"symbolStrokeWidth", 0}, {"columns", 8}}}};
-  const Json bar = {
+  return {
       {"mark",
        {{"type", "bar"}, {"stroke", "#FFFFFF"}, {"strokeWidth", 1}, {"height", {{"band", 0.82}}}}},
       {"encoding",
-       {{"y", y},
-        {"x", x},
+       {{"y", row.y},
+        {"x", row.x},
         {"color", colour},
-        {"order", order},
+        {"order", row.order},
         {"tooltip",
-         {{{"field", "name"}}, {{"field", "stage"}}, {{"field", "time"}, {"title", unit}}}}}}};
-  const Json share = {
-      {"mark", {{"type", "text"}, {"fontSize", 10}}},
-      {"encoding",
-       {{"y", y},
-        {"x", middle},
-        {"order", order},
-        {"detail", {{"field", "stage"}}},
-        {"text",
-         {{"condition",
-           {{"test", wide}, {"field", "time"}, {"type", "quantitative"}, {"format", ".3~r"}}},
-          {"value", ""}}},
-        {"color",
-         {{"condition", {{"test", dark_test(stages.names)}, {"value", "#FFFFFF"}}},
-          {"value", theme::kInk}}}}}};
-  const Json total = {
-      {"transform",
-       Json::array(
-           {{{"aggregate", Json::array({{{"op", "sum"}, {"field", "time"}, {"as", "total"}}})},
-             {"groupby", {"L", "name"}}}})},
-      {"mark",
-       {{"type", "text"},
-        {"align", "left"},
-        {"dx", 6},
-        {"fontWeight", 600},
-        {"color", theme::kInk}}},
-      {"encoding",
-       {{"y", y},
-        {"x", end},
-        {"text", {{"field", "total"}, {"type", "quantitative"}, {"format", ".3~r"}}}}}};
-  return {{"width", 560}, {"height", {{"step", 24}}}, {"layer", {bar, share, total}}};
+         {{{"field", "name"}}, {{"field", "stage"}}, {{"field", "time"}, {"title", row.unit}}}}}}};
+}
+
+/// The number inside a segment that is wide enough for it.
+Json share_layer(const RowFrame& row) {
+  const std::string wide = "datum.time >= " + theme::rounded(row.stages.longest * 0.055, 3).dump();
+  Json middle = row.x;
+  middle["bandPosition"] = 0.5;
+  return {{"mark", {{"type", "text"}, {"fontSize", 10}}},
+          {"encoding",
+           {{"y", row.y},
+            {"x", middle},
+            {"order", row.order},
+            {"detail", {{"field", "stage"}}},
+            {"text",
+             {{"condition",
+               {{"test", wide}, {"field", "time"}, {"type", "quantitative"}, {"format", ".3~r"}}},
+              {"value", ""}}},
+            {"color",
+             {{"condition", {{"test", dark_test(row.stages.names)}, {"value", "#FFFFFF"}}},
+              {"value", theme::kInk}}}}}};
+}
+
+Json total_layer(const RowFrame& row) {
+  Json end = row.x;
+  end.erase("stack");
+  end["field"] = "total";
+  return {{"transform",
+           Json::array(
+               {{{"aggregate", Json::array({{{"op", "sum"}, {"field", "time"}, {"as", "total"}}})},
+                 {"groupby", {"L", "name"}}}})},
+          {"mark",
+           {{"type", "text"},
+            {"align", "left"},
+            {"dx", 6},
+            {"fontWeight", 600},
+            {"color", theme::kInk}}},
+          {"encoding",
+           {{"y", row.y},
+            {"x", end},
+            {"text", {{"field", "total"}, {"type", "quantitative"}, {"format", ".3~r"}}}}}};
+}
+
+Json row_spec(const Stages& stages, const std::string& unit) {
+  const RowFrame row = row_frame(stages, unit);
+  return {{"width", 560},
+          {"height", {{"step", 24}}},
+          {"layer", {bar_layer(row), share_layer(row), total_layer(row)}}};
 }
 
 /// Share of a step in the stages under discussion, in percent; NaN without stages.
