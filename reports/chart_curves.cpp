@@ -56,11 +56,11 @@ struct Plot {
 };
 
 void add_arm(Plot& plot, const Arm& arm, const std::string& column, const Curve& curve,
-             const Curve& baseline) {
+             const Curve& baseline, double unfitted) {
   // 150 points a curve are more than 210 pixels show; every k-th keeps the file small.
   const size_t step = curve.size() / 150 + 1;
   size_t at = 0;
-  const double late = curve.rbegin()->first * 0.25;
+  const double late = curve.rbegin()->first * unfitted;
   for (const auto& [x, ys] : curve) {
     if (at++ % step != 0 && x != curve.rbegin()->first) continue;
     std::vector<double> samples;
@@ -79,7 +79,6 @@ void add_arm(Plot& plot, const Arm& arm, const std::string& column, const Curve&
                            {"gap", gap.empty() ? Json(nullptr) : theme::rounded(gap.median, 4)}});
     plot.seeds = std::max(plot.seeds, value.n);
     plot.y_low = std::min(plot.y_low, value.low), plot.y_high = std::max(plot.y_high, value.high);
-    // The gap axis is fitted to what comes after the first quarter; the rest is clipped.
     if (gap.empty() || x < late) continue;
     plot.has_gap = true;
     plot.gap_low = std::min(plot.gap_low, gap.median),
@@ -87,8 +86,9 @@ void add_arm(Plot& plot, const Arm& arm, const std::string& column, const Curve&
   }
 }
 
+/// The gap axis is fitted to what comes after the share `unfitted` of x; the rest is clipped.
 Plot collect(const TrainingView& training, const std::string& quantity,
-             const std::vector<double>& lengths) {
+             const std::vector<double>& lengths, double unfitted) {
   Plot plot;
   const Arm* baseline = training.first(words::kBaseline);
   std::set<std::string> drawn;
@@ -99,7 +99,7 @@ Plot collect(const TrainingView& training, const std::string& quantity,
     for (const Arm& arm : training.arms()) {
       const Curve curve = curve_of(training, quantity, arm, length);
       if (curve.empty()) continue;
-      add_arm(plot, arm, column, curve, reference);
+      add_arm(plot, arm, column, curve, reference, unfitted);
       drawn.insert(arm.name);
     }
     if (plot.values.size() > before) plot.columns.push_back(column);
@@ -254,8 +254,8 @@ std::string position_sentence(const TrainingView& training) {
 
 std::vector<Chart> loss_curves(const Material& material) {
   if (material.training.empty()) return {};
-  const Plot plot =
-      collect(material.training, words::kValidationLoss, three_of(material.training.lengths()));
+  const Plot plot = collect(material.training, words::kValidationLoss,
+                            three_of(material.training.lengths()), 0.25);
   const std::string seeds = plot.seeds > 1 ? " · median of " + std::to_string(plot.seeds) +
                                                  " seeds, band = smallest to largest"
                                            : " · one seed";
@@ -276,7 +276,7 @@ std::vector<Chart> loss_curves(const Material& material) {
 std::vector<Chart> loss_by_position(const Material& material) {
   if (material.training.empty()) return {};
   const Plot plot =
-      collect(material.training, words::kLossByPosition, three_of(material.training.lengths()));
+      collect(material.training, words::kLossByPosition, three_of(material.training.lengths()), 0);
   const Figure figure{
       "loss_by_position",
       position_sentence(material.training),

@@ -45,13 +45,14 @@ void add_lines(LineChart& chart, const Scenario& scenario, bool sparse, Summary 
       lines[one.backend].points.push_back({point.length, one.*value});
     }
   }
-  int place = 1;
+  int place = 0;
   for (const std::string& backend : backends) {
     Line line = lines[backend];
     line.name = (sparse ? "DSA · " : "dense · ") + backend;
     const bool strongest = backend == best;
-    line.look = theme::look(strongest ? 0 : place++ % 7 + 1);
-    line.look.colour = theme::look(sparse ? 1 : 0).colour;
+    const theme::Look own = theme::look(sparse ? 1 : 0);
+    line.look = strongest ? own : theme::look(place++ % 6 + 2);
+    line.look.colour = own.colour;
     line.look.dash = strongest ? Json{1, 0} : Json{5, 3};
     line.width = strongest ? 3 : 1.5;
     const bool any = std::any_of(line.points.begin(), line.points.end(),
@@ -68,7 +69,11 @@ std::vector<double> lengths_of(const Scenario& scenario) {
 
 int samples_of(const Scenario& scenario) {
   int n = 0;
-  for (const ScenarioPoint& point : scenario.points) n = std::max(n, point.speed_up().n);
+  for (const ScenarioPoint& point : scenario.points) {
+    for (const auto* contenders : {&point.dense, &point.sparse}) {
+      for (const Contender& one : *contenders) n = std::max(n, one.time.n);
+    }
+  }
   return n;
 }
 

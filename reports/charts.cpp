@@ -23,7 +23,7 @@ std::vector<Chart> charts(const Material& material, Section section) {
 }
 
 std::string statistics_note(int n, bool sign_test, const std::string& noun) {
-  if (n <= 1) return "one of the " + noun + " each, so no interval";
+  if (n <= 1) return "one " + noun.substr(0, noun.size() - 1) + " each, so no interval";
   return "median of " + std::to_string(n) + " " + noun + ", interval = " +
          (sign_test ? "95 % sign-test interval of the median" : "smallest to largest");
 }

@@ -32,7 +32,7 @@ std::vector<Chart> kernel_time(const Material&);
 std::vector<Chart> kernel_memory(const Material&);
 std::vector<Chart> kernel_speed_up(const Material&);
 
-/// "median of 3 seeds, band = smallest to largest", for captions; `noun` in the plural.
+/// "median of 3 seeds, band = smallest to largest", for captions; `noun` in the plural, with an s.
 std::string statistics_note(int n, bool sign_test, const std::string& noun);
 
 }  // namespace dsa::report

@@ -50,6 +50,25 @@ std::pair<int, int> sample_counts(const record::Run& run, const std::string& qua
   return {least, most};
 }
 
+/// Where the keys and queries of kernel rows come from.
+std::string inputs_of(const record::Run& run) {
+  const auto captured = [](const record::Metric& metric) {
+    return label(metric.labels, words::kScores) == words::kCaptured;
+  };
+  if (std::none_of(run.metrics.begin(), run.metrics.end(), captured))
+    return "Inputs are synthetic.";
+  return "Inputs of rows with scores = captured come from one small trained model; all others are "
+         "synthetic.";
+}
+
+/// Where the run was written, as its command named it.
+std::string folder_of(const record::Run& run) {
+  const Json config = run.config_json.empty() ? Json::object() : Json::parse(run.config_json);
+  const Json out = config.is_object() ? config.value("out", Json()) : Json();
+  const std::filesystem::path runs = out.is_string() ? out.get<std::string>() : "results";
+  return (runs / run.id).string();
+}
+
 bool is_dirty(const record::Run& run) {
   const std::string dirty = label(run.build, "dirty");
   return dirty == "true" || dirty == "yes" || dirty == "1";
@@ -137,7 +156,7 @@ std::vector<Block> reproduce_section(const LoadedRun& loaded) {
   const record::Run& run = loaded.run;
   std::vector<Block> out{{Heading{2, "How to reproduce"}}};
   out.push_back({CodeBlock{(run.command.empty() ? "(the record names no command)" : run.command) +
-                           "\ndsa-report make results/" + run.id}});
+                           "\ndsa-report make " + folder_of(run)}});
   List list;
   list.items.push_back("Started " + (run.started.empty() ? std::string("unknown") : run.started) +
                        ", ended " + (run.ended.empty() ? std::string("not") : run.ended) + ".");
@@ -173,7 +192,8 @@ std::vector<Block> threats_section(const LoadedRun& loaded, const Material& mate
     list.items.push_back(
         "Kernels: " + std::to_string(least_repetitions) + " to " + std::to_string(repetitions) +
         " repetitions in one process on one machine; another machine, or a busy one, may order "
-        "the rows differently. Inputs are synthetic.");
+        "the rows differently. " +
+        inputs_of(run));
   }
   if (!material.training.empty()) {
     const bool has_control = material.training.first(words::kControl) != nullptr;

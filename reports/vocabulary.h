@@ -15,7 +15,7 @@ inline constexpr const char *kKernel = "kernel", *kGoal = "goal", *kTraining = "
                             *kForward = "fwd", *kForwardBackward = "fwdbwd",
                             *kIndexerScores = "indexer_scores", *kSelectTopK = "select_top_k",
                             *kIndexerSelect = "indexer_select", *kSparse = "sparse_attention",
-                            *kDense = "dense_attention";
+                            *kDense = "dense_attention", *kCaptured = "captured";
 // quantities
 inline constexpr const char *kTime = "time", *kFlopRate = "flop_rate", *kByteRate = "byte_rate",
                             *kPeakMemory = "peak_memory", *kError = "error",

@@ -131,6 +131,65 @@ TEST_CASE("K swept over lengths gives the heat map", "[report]") {
   CHECK(chart_ids(run) == std::set<std::string>{"kernel_time_fwd", "kernel_speed_up"});
 }
 
+static Chart chart_of(const record::Run& run, const std::string& id) {
+  for (const Chart& chart : figures(build({".", run, {}}))) {
+    if (chart.id == id) return chart;
+  }
+  FAIL("no chart " << id);
+  return {};
+}
+
+TEST_CASE("dense and DSA lines have markers of their own, and count their samples", "[report]") {
+  record::Run run = record::empty_run();
+  for (int length : {1024, 2048}) {
+    add_kernel(run, "sparse_attention", "mine", length, {1, 2, 3}, 64);
+    add_kernel(run, "indexer_select", "mine", length, {1, 2, 3}, 64);
+  }
+  CHECK_THAT(chart_of(run, "kernel_time_fwd").spec.dump(), ContainsSubstring("n = 3"));
+  for (int length : {1024, 2048}) add_kernel(run, "dense_attention", "theirs", length, {1, 2, 3});
+  CHECK_THAT(chart_of(run, "kernel_time_fwd").spec.dump(),
+             ContainsSubstring(R"("range":["square","circle"])"));
+}
+
+TEST_CASE("the gap by position stays inside its plot from the first position on", "[report]") {
+  record::Run run = load(kGolden).run;
+  int raised = 0;
+  for (record::Series& series : run.series) {
+    if (series.y.name != "loss_by_position" || series.labels["variant"] != "dsa") continue;
+    series.ys.front() += 5;
+    ++raised;
+  }
+  REQUIRE(raised > 0);
+  const Json gap = chart_of(run, "loss_by_position").spec["vconcat"][1];
+  const Json& layers = gap["spec"]["layer"];
+  CHECK(layers.back()["encoding"]["y"]["scale"]["domain"][1].get<double>() > 5);
+}
+
+TEST_CASE("stages out of discussion have greys that can be told apart", "[report]") {
+  std::vector<long> levels;
+  for (int i = 0; i < 6; ++i) {
+    levels.push_back(std::stol(theme::stage_colour("x", i).substr(3, 2), nullptr, 16));
+  }
+  for (size_t i = 0; i < levels.size(); ++i) {
+    for (size_t j = 0; j < i; ++j) CHECK(std::abs(levels[i] - levels[j]) >= 20);
+  }
+}
+
+TEST_CASE("the closing sections tell this run's inputs and folder", "[report]") {
+  record::Run run = record::empty_run();
+  add_kernel(run, "dense_attention", "theirs", 64, {1, 2});
+  std::string text = markdown(build({".", run, {}}), true);
+  CHECK_THAT(text, ContainsSubstring("Inputs are synthetic.") &&
+                       ContainsSubstring("dsa-report make results/test\n"));
+  add_kernel(run, "sparse_attention", "mine", 64, {1, 2}, 16);
+  run.metrics.back().labels["scores"] = "captured";
+  run.config_json = R"({"out": "/data/runs"})";
+  text = markdown(build({".", run, {}}), true);
+  CHECK_THAT(text, !ContainsSubstring("Inputs are synthetic.") &&
+                       ContainsSubstring("scores = captured come from one small trained model") &&
+                       ContainsSubstring("dsa-report make /data/runs/test\n"));
+}
+
 TEST_CASE("goals are a table of their own, not audits of variants", "[report]") {
   record::Run run = record::empty_run();
   const auto add = [&](const std::string& status, double found, const std::string& words) {
