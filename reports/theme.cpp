@@ -100,8 +100,9 @@ std::string stage_colour(const std::string& stage, int position) {
   if (stage == "attention") return "#4C78A8";
   if (stage == "indexer") return "#E4572E";
   if (stage == "topk") return "#F2A541";
-  // No two are closer than 20 of 255, neighbours much further; the first, often the widest, is mild.
-  const std::array greys{"#8D98A5", "#D3D9DF", "#5B6672", "#B0B9C3", "#374151", "#EDF0F2"};
+  // No two are closer than 20 of 255, neighbours much further. Records list data, head, moe (often
+  // the widest, so a mild one), optimizer, other.
+  const std::array greys{"#374151", "#D3D9DF", "#8D98A5", "#5B6672", "#B0B9C3", "#EDF0F2"};
   return greys[static_cast<size_t>(position) % greys.size()];
 }
 
