@@ -1,5 +1,6 @@
 // A whole run: what leaves through the hooks, stopping and continuing, and learning real text.
 #include "attention/fields.h"
+#include "tests/sanitizer.h"
 #include "tests/temporary_folder.h"
 #include "tests/trainer_fixture.h"
 
@@ -93,6 +94,7 @@ TEST_CASE("the traced step is split into stages that are all there", "[trainer]"
 }
 
 TEST_CASE("peak memory grows with the batch", "[trainer]") {
+  need_plain_heap();
   TrainingJob job = tiny_job("dense");
   job.model.n_experts = 0;
   job.length = 64;
