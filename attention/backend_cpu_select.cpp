@@ -264,27 +264,42 @@ void select_screened(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   IndexerBatch<float> batch(q, k, weight);
   pack(batch, kernels.indexer);
   const ScreenKeys keys = pack(batch, *isa.screen);
-  const int64_t kept = std::min(selection.indices.size(2), batch.keys);
+  const int64_t top_k = selection.indices.size(2), kept = std::min(top_k, batch.keys);
   // The result is the same either way, so who came before may say what is worth trying.
   std::atomic<int64_t> tried{0}, undecided{0};
+  const auto memory = [&](const ScreenInputs& in) {
+    return scratch<float>(Slot::kSelectTask, isa.screen->select_scratch(in.exact, top_k));
+  };
+  const auto inputs = [&](int64_t b) {
+    return ScreenInputs{batch.sequence(b), keys.packed + b * keys.packed_floats,
+                        keys.bounds[static_cast<size_t>(b)]};
+  };
   for_each_range(batch.batch, batch.queries, kQueryBlock, [&](int64_t b, Range queries) {
     const KeepDenormals exact;
-    const IndexerSequence inputs = batch.sequence(b);
+    const ScreenInputs in = inputs(b);
     const SelectionOutput out = output(selection, b);
     if (undecided <= 2 * kQueryBlock + tried / 4) {
-      auto* memory =
-          scratch<float>(Slot::kSelectTask, isa.screen->select_scratch(inputs, out.top_k));
       tried += queries.last - queries.first;
-      undecided += isa.screen->select(
-          {inputs, keys.packed + b * keys.packed_floats, keys.bounds[static_cast<size_t>(b)]},
-          queries, out, memory);
+      undecided += isa.screen->select(in, queries, out, memory(in));
       return;
     }
     auto* buffers = scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(kept, kQueryBlock));
     kernels.indexer_select(
-        {&inputs, kernels.indexer.score_tile, kernels.indexer.chunk, batch.queries, batch.keys},
-        queries, out.top_k, score_tile(), buffers, out.ids, out.count);
+        {&in.exact, kernels.indexer.score_tile, kernels.indexer.chunk, batch.queries, batch.keys},
+        queries, top_k, score_tile(), buffers, out.ids, out.count);
   });
+  for (int64_t b = 0; undecided > 0 && b < batch.batch; ++b) {
+    const SelectionOutput out = output(selection, b);
+    std::vector<int64_t> left;
+    for (int64_t t = 0; t < batch.queries; ++t)
+      if (out.count[t] == kUndecided) left.push_back(t);
+    const ScreenInputs in = inputs(b);
+    for_each_range(1, static_cast<int64_t>(left.size()), kQueryBlock, [&](int64_t, Range part) {
+      const KeepDenormals exact;
+      isa.screen->select_exact(in, left.data() + part.first, part.last - part.first, out,
+                               memory(in));
+    });
+  }
   last_count = {tried, undecided};
 }
 

@@ -5,7 +5,8 @@
 // (Cauchy-Schwarz, with the measured norms of what rounding to bfloat16 took away), relu stretches
 // nothing, and every rounding of both sums is allowed for. Exact scores come from the tile kernel of
 // float32 itself, on gathered keys, so the selection is bit for bit that of the kernel without a
-// screen. A query with more undecided keys than its buffer holds is scored like that against all keys.
+// screen. A query with more undecided keys than its buffer holds is scored like that against all keys,
+// later and side by side with others like it.
 #pragma once
 #include "attention/cpu/score_tile_impl.h"
 #include "attention/cpu/top_k_impl.h"
@@ -238,8 +239,10 @@ struct Screen {
   }
 
   /// Selects for n queries, ascending, by exact scores of all keys.
-  static void select_exact(const IndexerSequence& seq, const int64_t* queries, int64_t n,
-                           const SelectionOutput& out, const Memory& m) {
+  static void select_exact(const ScreenInputs& in, const int64_t* queries, int64_t n,
+                           const SelectionOutput& out, float* scratch) {
+    const IndexerSequence& seq = in.exact;
+    const Memory m = memory(seq, out.top_k, scratch);
     const int64_t row = seq.heads * seq.width;
     TopKBuffer buffers[kQueryBlock];
     for (int64_t r = 0; r < n; ++r) {
@@ -280,20 +283,21 @@ struct Screen {
                                           seq.heads, seq.width};
     feed_all<Coarse>(
         block, [&](int64_t r) { return Coarse::visible(block, r); }, m.tile, buffers);
-    int64_t undecided[kQueryBlock], n = 0;
+    int64_t n = 0;
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t t = queries.first + r;
+      out.count[t] = kUndecided;
       if (buffers[r].is_overfull)
-        undecided[n++] = t;
+        ++n;
       else
         out.count[t] = finish(seq, t, error[r], buffers[r], m, out.ids + t * out.top_k, out.top_k);
     }
-    if (n > 0) select_exact(seq, undecided, n, out, m);
     return n;
   }
 
   static constexpr ScreenKernels kernels() {
-    return {kKeyBlock, Coarse::kPerStep, pack_keys, pack_scratch, select, select_scratch};
+    return {kKeyBlock, Coarse::kPerStep, pack_keys,     pack_scratch,
+            select,    select_exact,     select_scratch};
   }
 };
 

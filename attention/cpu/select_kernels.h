@@ -84,6 +84,9 @@ struct ScreenInputs {
   KeyBounds bounds;     ///< over all keys
 };
 
+/// The count of a query that the screen could not decide; no NaN gives it.
+inline constexpr int32_t kUndecided = INT32_MIN;
+
 /// Where a selection goes.
 struct SelectionOutput {
   int32_t* ids;    ///< [queries][top_k]
@@ -100,9 +103,14 @@ struct ScreenKernels {
   KeyBounds (*pack_keys)(const IndexerSequence&, Range blocks, float* scratch, float* packed);
   int64_t (*pack_scratch)(int64_t width);
 
-  /// SelectKernels::indexer_select with the same result. Returns how many of the queries it had to
-  /// score in float32 against all keys. `scratch` holds select_scratch(inputs, top_k).
+  /// SelectKernels::indexer_select with the same result, but for queries that would have to be scored
+  /// in float32 against all keys: their count is kUndecided. Returns how many these are.
+  /// `scratch` holds select_scratch(inputs, top_k), here and below.
   int64_t (*select)(const ScreenInputs&, Range queries, const SelectionOutput&, float* scratch);
+
+  /// Scores n <= kQueryBlock queries, ascending, in float32 against all keys.
+  void (*select_exact)(const ScreenInputs&, const int64_t* queries, int64_t n,
+                       const SelectionOutput&, float* scratch);
   int64_t (*select_scratch)(const IndexerSequence&, int64_t top_k);
 };
 
