@@ -315,7 +315,7 @@ ops::Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at
   const SelectKernels& kernels = *isa.select;
   ops::Selection selection = empty_selection(q.size(0), q.size(1), top_k);
   last_count = {};
-  // Below that the screen costs more than the products it saves.
+  // With narrow indexers (2 heads of 16) the screen was no faster.
   const bool is_worth_it = q.size(2) * q.size(3) >= 128;
   if (q.scalar_type() == at::kFloat && isa.screen != nullptr && is_worth_it) {
     select_screened(q, k, weight, isa, selection);

@@ -61,7 +61,6 @@ record::Run new_run(const RunConfig& config, const std::string& command) {
   run.id = stamp_of(run.started);
   run.command = command;
   run.build = build_facts();
-  run.build["flops_model"] = kFlopsModel;
   run.machine = machine_facts();
   run.machine["isa"] = active_isa();
   run.machine["threads"] = std::to_string(at::get_num_threads());

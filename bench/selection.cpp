@@ -138,11 +138,14 @@ std::vector<Row*> matching(const Rows& rows) {
   benchmark::RunSpecifiedBenchmarks(&reporter);
   set_google_flags({"--benchmark_list_tests=false"});
   const std::string complaint = reporter.complaints.str();
-  const size_t why = complaint.find("Could not compile benchmark re: ");
-  require(why == std::string::npos, "--filter is not a regular expression (",
-          complaint.substr(std::min(complaint.find(": ") + 2, complaint.size()),
-                           complaint.find('\n') - complaint.find(": ") - 2),
-          "); put \\ before a character that stands for itself");
+  constexpr std::string_view kBadRegex = "Could not compile benchmark re: ";
+  const size_t prefix = complaint.find(kBadRegex);
+  if (prefix != std::string::npos) {
+    const size_t why = prefix + kBadRegex.size();
+    throw Error("--filter is not a regular expression (" +
+                complaint.substr(why, complaint.find('\n', why) - why) +
+                "); put \\ before a character that stands for itself");
+  }
   std::map<std::string, Row*> by_id;
   for (const auto& row : rows) by_id[row->id] = row.get();
   std::set<Row*> listed;

@@ -2,6 +2,7 @@
 
 #include "attention/yardstick.h"
 #include "harness/config_text.h"
+#include "harness/run_config.h"
 
 #include <CLI/CLI.hpp>
 
@@ -15,12 +16,6 @@ using Words = std::vector<std::string>;
 
 bool one_of(const std::string& word, const Words& known) {
   return std::find(known.begin(), known.end(), word) != known.end();
-}
-
-Words all_families() {
-  Words names = {kGemmFamily};
-  for (int op = 0; op <= static_cast<int>(Op::kDense); ++op) names.emplace_back(name(Op(op)));
-  return names;
 }
 
 void set(Goal& goal, const std::string& key, const Words& words, const std::string& where) {
@@ -37,13 +32,12 @@ void set(Goal& goal, const std::string& key, const Words& words, const std::stri
 }
 
 void check(Goal& goal, const std::string& where) {
-  const Words families = all_families();
   require(!goal.operation.empty(), where, " has no operation; say in words what is compared");
   require(!goal.families.empty(), where, " has no families; name at least one kernel family");
   if (goal.against_family.empty()) goal.against_family = goal.families.front();
   for (const Words& names : {goal.families, Words{goal.against_family}}) {
     for (const auto& family : names)
-      require(one_of(family, families), where, " knows no family \"", family,
+      require(one_of(family, kernel_families()), where, " knows no family \"", family,
               "\"; `dsa-bench list` names them");
   }
   for (const auto& name : {goal.backend, goal.against}) {

@@ -50,10 +50,7 @@ void check_lists_unique(const Config& config, const std::string& prefix) {
 
 void check(const KernelConfig& c) {
   check_lists_unique(c, "kernels.");
-  std::vector<std::string> families;
-  for (int op = 0; op <= static_cast<int>(Op::kDense); ++op) families.emplace_back(name(Op(op)));
-  families.emplace_back(kGemmFamily);
-  check_words("kernels.families", c.families, families);
+  check_words("kernels.families", c.families, kernel_families());
   check_words("kernels.passes", c.passes, {"fwd", "fwdbwd"});
   check_words("kernels.dtypes", c.dtypes, {"f32", "bf16", "f64"});
   check_words("kernels.scores", c.scores, distributions());
@@ -96,6 +93,16 @@ const std::vector<std::string>& distributions() {
   static const std::vector<std::string> names = {
       "uniform", "relu_plateau", "concentrated",  "captured", "all_equal",  "two_valued",
       "sorted",  "reverse",      "one_radix_bin", "denormal", "signed_zero"};
+  return names;
+}
+
+const std::vector<std::string>& kernel_families() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all;
+    for (int op = 0; op <= static_cast<int>(Op::kDense); ++op) all.emplace_back(name(Op(op)));
+    all.emplace_back(kGemmFamily);
+    return all;
+  }();
   return names;
 }
 

@@ -141,6 +141,8 @@ void check(const RunConfig& config);
 /// Names that --kernels.scores takes. The first kDistributionsOfAll are for every family with a
 /// selection, the others for select_top_k, which is given its scores.
 const std::vector<std::string>& distributions();
+/// Families of kernel benchmarks: every operation, and `gemm`.
+const std::vector<std::string>& kernel_families();
 inline constexpr int kDistributionsOfAll = 4;
 
 /// Lengths of the kernel rows: kernels.lengths, or the run's.
