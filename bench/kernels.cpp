@@ -12,7 +12,7 @@
 #include <cmath>
 #include <ctime>
 #include <optional>
-#include <thread>
+#include <unistd.h>
 
 namespace dsa::bench {
 namespace {
@@ -241,11 +241,15 @@ void KernelRow::finish(Session& session) {
 std::string KernelRow::crowding(Session& session) const {
   // Shorter than ten ticks of the system's clock says nothing.
   if (!other_seconds_ || timed_seconds_ < 0.1) return "";
-  const double cpus = static_cast<double>(std::thread::hardware_concurrency());
+  // All of the machine, as in /proc/stat, not only those this process may use.
+  const double cpus = static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN));
   const Crowd c = crowd(*other_seconds_, timed_seconds_, at::get_num_threads(), cpus);
   const record::Quantity quantity{"other_cpus", "CPUs", record::Quantity::Better::kLower};
-  session.recorder->put(record::Metric{quantity, labels, {c.others}});
-  if (c.missing < 0.1) return "";
+  const bool busy = c.missing >= 0.1;
+  auto all = labels;
+  if (busy) all["busy"] = "true";
+  session.recorder->put(record::Metric{quantity, all, {c.others}});
+  if (!busy) return "";
   char text[80];
   std::snprintf(text, sizeof text, "  BUSY: others kept %.1f of %.0f CPUs", c.others, cpus);
   return text;

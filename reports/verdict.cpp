@@ -267,8 +267,10 @@ std::vector<Text> warnings(const record::Run& run, const TrainingView& training)
   if (!training.empty()) {
     for (Text& text : control_warnings(training)) out.push_back(std::move(text));
   }
-  int missing = 0, all = 0, profiled = 0;
+  int missing = 0, all = 0, profiled = 0, watched = 0, busy = 0;
   for (const record::Metric& metric : run.metrics) {
+    watched += metric.quantity.name == words::kOtherCpus;
+    busy += metric.labels.contains("busy");
     profiled += metric.labels.contains("profiled");
     const Summary s = summarise(metric.samples);
     missing += s.missing;
@@ -281,6 +283,12 @@ std::vector<Text> warnings(const record::Run& run, const TrainingView& training)
   if (profiled > 0) {
     out.push_back(
         "This run was made with --profile: its times carry the profiler and are no result.");
+  }
+  if (busy > 0) {
+    out.push_back(
+        std::to_string(busy) + " of " + std::to_string(watched) +
+        " kernel rows were timed while other processes had CPUs they needed: their times, "
+        "and what is concluded from them, may be wrong. Run again on a quiet machine.");
   }
   if (is_dry_run(run)) {
     out.push_back(

@@ -18,12 +18,12 @@ inline constexpr const char *kKernel = "kernel", *kGoal = "goal", *kTraining = "
                             *kDense = "dense_attention", *kCaptured = "captured";
 // quantities
 inline constexpr const char *kTime = "time", *kFlopRate = "flop_rate", *kByteRate = "byte_rate",
-                            *kPeakMemory = "peak_memory", *kError = "error",
-                            *kWrongMembers = "wrong_members", *kFlopRatio = "flop_ratio",
-                            *kCeiling = "ceiling_percent", *kBestLoss = "best_validation_loss",
-                            *kBestAccuracy = "best_accuracy", *kStepTime = "step_time",
-                            *kThroughput = "throughput", *kStageTime = "stage_time",
-                            *kValidationLoss = "validation_loss",
+                            *kPeakMemory = "peak_memory", *kOtherCpus = "other_cpus",
+                            *kError = "error", *kWrongMembers = "wrong_members",
+                            *kFlopRatio = "flop_ratio", *kCeiling = "ceiling_percent",
+                            *kBestLoss = "best_validation_loss", *kBestAccuracy = "best_accuracy",
+                            *kStepTime = "step_time", *kThroughput = "throughput",
+                            *kStageTime = "stage_time", *kValidationLoss = "validation_loss",
                             *kLossByPosition = "loss_by_position";
 // roles
 inline constexpr const char *kBaseline = "baseline", *kCandidate = "candidate",

@@ -6,6 +6,7 @@
 
 #include <catch2/catch_test_macros.hpp>
 
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <ctime>
@@ -13,6 +14,7 @@
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
+#include <vector>
 
 using namespace dsa;
 
@@ -111,6 +113,29 @@ TEST_CASE("CPU time of others grows with the work of another process", "[machine
   int status = 0;
   REQUIRE(waitpid(child, &status, 0) == child);
   CHECK(*cpu_seconds_of_others() - *before > 0.25);
+}
+
+TEST_CASE("our own CPU time is not that of others", "[machine]") {
+  const auto before = cpu_seconds_of_others();
+  if (!before) SKIP("the system does not tell");
+  const auto cpus = static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN));
+  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t ours_before = std::clock();
+  const auto wall = [&] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  std::vector<std::thread> threads;
+  for (int i = 0; i < static_cast<int>(cpus); ++i)
+    threads.emplace_back([&] {
+      while (wall() < 0.4) {
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  const double others = *cpu_seconds_of_others() - *before, seconds = wall();
+  const double ours = static_cast<double>(std::clock() - ours_before) / CLOCKS_PER_SEC;
+  REQUIRE(ours > 0.1);
+  // What we used nobody else can have had; the system counts in steps of 0.01 s a CPU.
+  CHECK(others < seconds * cpus - ours + 0.03 * cpus);
 }
 
 TEST_CASE("a crowd is what our threads had to share", "[machine]") {

@@ -109,6 +109,18 @@ TEST_CASE("times of a dry run are called no result", "[report]") {
   CHECK_THAT(plain(warnings(run, TrainingView(run)).at(0)), ContainsSubstring("--dry-run"));
 }
 
+TEST_CASE("kernel rows of a busy machine are called doubtful", "[report]") {
+  record::Run run = record::empty_run();
+  add_training(run, "plain", 64, six(3), six(1));
+  const record::Quantity others{"other_cpus", "CPUs", record::Quantity::Better::kLower};
+  run.metrics.push_back({others, {{"level", "kernel"}, {"id", "quiet"}}, {0.1}});
+  REQUIRE(warnings(run, TrainingView(run)).empty());
+  run.metrics.push_back(
+      {others, {{"level", "kernel"}, {"id", "crowded"}, {"busy", "true"}}, {1.3}});
+  CHECK_THAT(plain(warnings(run, TrainingView(run)).at(0)),
+             ContainsSubstring("1 of 2 kernel rows were timed while other processes"));
+}
+
 TEST_CASE("a control that does as well is pointed out", "[report]") {
   record::Run run = training_run(six(2.9), six(0.5));
   add_training(run, "near", 256, six(2.9), six(0.4));
