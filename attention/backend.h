@@ -112,7 +112,7 @@ class UseBackend {
   const Backend* previous_;
 };
 
-/// Instruction set of the `cpu` backend: "auto", "portable", "avx2", "avx512", "avx512bf16".
+/// Instruction set of the `cpu` backend: "auto", "portable", "avx2", "avx512", "avx512bf16", "amx".
 /// @throws Error naming the ISAs this machine has when it lacks the one asked for.
 void pin_isa(const std::string& isa);
 std::string active_isa();                   ///< what the `cpu` backend runs now

@@ -26,15 +26,16 @@ template <class Element>
 struct IndexerBatch {
   const Element* q;
   const Element* k;
-  const Element* weight;
+  const float* weight;
   float* packed = nullptr;
   int64_t packed_floats = 0;  ///< of one sequence
   int64_t batch, queries, keys, heads, width;
 
+  /// @param head_weight  float32
   IndexerBatch(const at::Tensor& query, const at::Tensor& key, const at::Tensor& head_weight)
       : q(static_cast<const Element*>(query.const_data_ptr())),
         k(static_cast<const Element*>(key.const_data_ptr())),
-        weight(static_cast<const Element*>(head_weight.const_data_ptr())),
+        weight(head_weight.const_data_ptr<float>()),
         batch(query.size(0)),
         queries(query.size(1)),
         keys(key.size(1)),
@@ -57,7 +58,7 @@ struct IndexerBatch {
 template <class Element>
 void pack(IndexerBatch<Element>& batch, const IndexerKernels<Element>& kernels) {
   const int64_t key_blocks = blocks_of(batch.keys, kernels.key_block);
-  batch.packed_floats = key_blocks * kernels.key_block * blocks_of(batch.width, kernels.per_float);
+  batch.packed_floats = key_blocks * kernels.key_block * kernels.packed_width(batch.width);
   batch.packed = scratch<float>(Slot::kSelectCall, batch.batch * batch.packed_floats);
   for_each_block(batch.batch * key_blocks, [&](int64_t block) {
     const int64_t b = block / key_blocks, first = block % key_blocks;
@@ -95,9 +96,10 @@ void for_each_tiled_block(const at::Tensor& q, const at::Tensor& k, const at::Te
     });
   };
   const IsaRow& isa = isa_in_use();
+  const at::Tensor weight_float = as_float(weight);
   if (q.scalar_type() == at::kBFloat16 && isa.indexer_bf16 != nullptr)
-    return run(IndexerBatch<Bf16>(q, k, weight), *isa.indexer_bf16);
-  const at::Tensor q_float = as_float(q), k_float = as_float(k), weight_float = as_float(weight);
+    return run(IndexerBatch<Bf16>(q, k, weight_float), *isa.indexer_bf16);
+  const at::Tensor q_float = as_float(q), k_float = as_float(k);
   run(IndexerBatch<float>(q_float, k_float, weight_float), isa.select->indexer);
 }
 
@@ -237,7 +239,7 @@ struct ScreenKeys {
 
 ScreenKeys pack(const IndexerBatch<float>& batch, const ScreenKernels& screen) {
   const int64_t blocks = blocks_of(batch.keys, screen.key_block);
-  const int64_t floats = blocks * screen.key_block * blocks_of(batch.width, screen.per_float);
+  const int64_t floats = blocks * screen.key_block * screen.packed_width(batch.width);
   auto* packed = scratch<float>(Slot::kScreenCall, batch.batch * floats);
   std::vector<KeyBounds> of_block(static_cast<size_t>(batch.batch * blocks));
   for_each_block(batch.batch * blocks, [&](int64_t block) {
@@ -286,7 +288,7 @@ void select_screened(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
     auto* buffers = scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(kept, kQueryBlock));
     kernels.indexer_select(
         {&in.exact, kernels.indexer.score_tile, kernels.indexer.chunk, batch.queries, batch.keys},
-        queries, top_k, score_tile(), buffers, out.ids, out.count);
+        queries, out, false, score_tile(), buffers);
   });
   for (int64_t b = 0; undecided > 0 && b < batch.batch; ++b) {
     const SelectionOutput out = output(selection, b);
@@ -321,12 +323,16 @@ ops::Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at
     select_screened(q, k, weight, isa, selection);
   } else {
     const int64_t kept = std::min(top_k, k.size(1));
+    // The result is the same either way, so who came before may say whether guessing pays.
+    std::atomic<int64_t> guessed{0}, missed{0};
     for_each_tiled_block(q, k, weight, [&](int64_t b, const ScoreTiles& tiles, Range range) {
       const KeepDenormals exact;
       auto* buffers =
           scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(kept, kQueryBlock));
       const SelectionOutput out = output(selection, b);
-      kernels.indexer_select(tiles, range, top_k, score_tile(), buffers, out.ids, out.count);
+      const bool may_guess = missed <= kQueryBlock + guessed / 16;
+      if (may_guess) guessed += range.last - range.first;
+      missed += kernels.indexer_select(tiles, range, out, may_guess, score_tile(), buffers);
     });
   }
   throw_if_nan(selection.count);

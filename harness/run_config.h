@@ -125,7 +125,7 @@ void visit_fields(C& c, V&& v) {
   v("dry-run", dry_run, "run every selected benchmark once: one call, one training step");
   v("profile", profile, "one repetition, rows marked profiled: for nsys -c nvtx -p timed@dsa");
   v("threads", threads, "CPU threads of torch and our kernels; 0 = torch's choice");
-  v("isa", isa, "instruction set of the cpu backend: auto, portable, avx2, avx512, avx512bf16");
+  v("isa", isa, "instruction set of the cpu backend: auto, portable, avx2, avx512, avx512bf16, amx");
   v("strict", strict, "a failed training seed makes the exit code 4, a missed goal 6");
   v("quiet", quiet, "no progress line, no table");
   v("kernels", kernels, "kernel benchmarks");

@@ -30,13 +30,14 @@ for file in attention/cpu/*.cpp attention/backend_cpu*.cpp; do
     */isa_other.cpp) flags="" ;;
     *_avx2.cpp) flags="-mavx2 -mfma -mbmi2" ;;
     *_avx512bf16.cpp) flags="$avx512 -mavx512bf16" ;;
+    *_amx.cpp) flags="$avx512 -mavx512bf16 -mamx-tile -mamx-bf16 -mamx-int8" ;;
     *_avx512.cpp) flags="$avx512" ;;
     *) flags="" ;;
   esac
   # shellcheck disable=SC2086  # flags are words
   case $file in
     */isa_other.cpp) compile "$arm" "$file" ;;
-    *_avx*.cpp | */isa_x86.cpp) compile "$clang" "$file" $flags ;;
+    *_avx*.cpp | *_amx.cpp | */isa_x86.cpp) compile "$clang" "$file" $flags ;;
     *) compile "$clang" "$file" && compile "$arm" "$file" ;;
   esac
   checked=$((checked + 1))

@@ -1,6 +1,7 @@
 // The bfloat16 screen of the `cpu` backend's float32 selection: on every input the selection is bit
 // for bit the one of float32 scores, and where it can help it decides.
 #include "attention/backend_cpu.h"
+#include "attention/cpu/dispatch.h"
 #include "harness/denormals.h"
 #include "tests/select_inputs.h"
 
@@ -51,19 +52,24 @@ const std::vector<Case> kCases = {
     {"an infinite key", {1, 40, 2600, 1, 64}, [](Inputs& in) { in.k[0][2000][3] = kInfinity; }},
 };
 
-bool has_screen() {
-  const auto isas = dsa::available_isas();
-  return std::find(isas.begin(), isas.end(), "avx512bf16") != isas.end();
+/// The instruction sets of this machine that have a screen.
+std::vector<std::string> screening_isas() {
+  std::vector<std::string> isas;
+  for (const dsa::cpu::IsaRow& row : dsa::cpu::isa_rows())
+    if (row.supported() && row.screen != nullptr) isas.emplace_back(row.name);
+  return isas;
 }
 
 }  // namespace
 
 TEST_CASE("selection through the screen is that of float32 scores", "[select]") {
-  if (!has_screen()) SKIP("no AVX512-BF16 here");
+  const std::vector<std::string> isas = screening_isas();
+  if (isas.empty()) SKIP("no AVX512-BF16 here");
+  const std::string isa = GENERATE_COPY(from_range(isas));
   const size_t which = GENERATE(range(size_t{0}, kCases.size()));
   const Case& given = kCases[which];
   const int64_t top_k = GENERATE(1, 31, 512, 1500);
-  INFO(given.name << ", " << given.shape << ", K " << top_k);
+  INFO(isa << ", " << given.name << ", " << given.shape << ", K " << top_k);
   Inputs inputs = gaussian_inputs(given.shape, 300 + which);
   given.change(inputs);
   const auto on = [&](const std::string& isa, int threads) {
@@ -73,15 +79,16 @@ TEST_CASE("selection through the screen is that of float32 scores", "[select]") 
   const Selection expected = on("avx512", 1);
   for (const int threads : {1, 2}) {
     INFO("threads " << threads);
-    require_same(on("avx512bf16", threads), expected);
+    require_same(on(isa, threads), expected);
     const dsa::FlushDenormals as_training_does(true);
-    require_same(on("avx512bf16", threads), expected);
+    require_same(on(isa, threads), expected);
   }
 }
 
 TEST_CASE("the screen decides gaussian scores and gives up on plateaus", "[select]") {
-  if (!has_screen()) SKIP("no AVX512-BF16 here");
-  const Machine machine("avx512bf16", 1);
+  const std::vector<std::string> isas = screening_isas();
+  if (isas.empty()) SKIP("no AVX512-BF16 here");
+  const Machine machine(GENERATE_COPY(from_range(isas)), 1);
   Inputs inputs = gaussian_inputs({1, 2560, 2560, 4, 64}, 401);
   inputs.weight.abs_();
   const auto select = [&] {

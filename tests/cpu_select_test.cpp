@@ -215,6 +215,23 @@ TEST_CASE("indexer_select equals the definition on integers", "[select]") {
   });
 }
 
+TEST_CASE("a threshold guessed too high is noticed", "[select]") {
+  const int64_t queries = 70, keys = 4096, top_k = 512;
+  const auto type = GENERATE(at::kFloat, at::kBFloat16);
+  // The first keys, of which the guess is made, score ten times as high as those after them.
+  Inputs inputs = gaussian_inputs({1, queries, keys, 4, 64}, 77);
+  inputs.weight.abs_();
+  auto* k = inputs.k.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < 1024 * inputs.width(); ++i) k[i] *= 10;
+  const Inputs given = inputs.as(type);
+  on_every_machine([&] {
+    const auto& cpu = dsa::cpu_backend();
+    const at::Tensor scores = cpu.indexer_scores(given.q, given.k, given.weight);
+    require_same(cpu.indexer_select(given.q, given.k, given.weight, top_k),
+                 oracle_top_k(scores, top_k));
+  });
+}
+
 TEST_CASE("indexer_select has no wrong member on real-valued inputs", "[select]") {
   const IndexerShape shape =
       GENERATE(IndexerShape{1, 200, 3000, 4, 64}, IndexerShape{2, 150, 150, 3, 37},

@@ -131,5 +131,6 @@ extern const AttendKernels kAttendPortable;
 extern const AttendKernels kAttendAvx2;
 extern const AttendKernels kAttendAvx512;
 extern const AttendKernels kAttendAvx512Bf16;
+extern const AttendKernels kAttendAmx;
 
 }  // namespace dsa::cpu

@@ -34,25 +34,47 @@ struct Indexer {
     }
   }
 
-  static void select(const ScoreTiles& tiles, Range queries, int64_t top_k, float* tile,
-                     float* scratch, int32_t* ids, int32_t* count) {
-    using Top = TopK<Isa>;
+  using Top = TopK<Isa>;
+
+  /// Scores a query again and selects without a guess.
+  static void select_again(const ScoreTiles& tiles, int64_t query, float* tile,
+                           TopKBuffer& buffer) {
+    Top::start(buffer);
+    const int64_t end = visible(tiles, query);
+    for (int64_t chunk = 0; chunk < end; chunk += tiles.chunk) {
+      tiles.score(tiles.inputs, {query, query + 1}, chunk, tile);
+      Top::feed(buffer, tile, least(tiles.chunk, end - chunk), chunk);
+    }
+  }
+
+  static int64_t select(const ScoreTiles& tiles, Range queries, const SelectionOutput& out,
+                        bool may_guess, float* tile, float* scratch) {
     TopKBuffer buffers[kQueryBlock];
     const int64_t rows = queries.last - queries.first;
-    const int64_t kept = least(top_k, tiles.keys);
+    const int64_t kept = least(out.top_k, tiles.keys);
     for (int64_t r = 0; r < rows; ++r) buffers[r] = Top::buffer(scratch, kept, r, rows);
     const int64_t end = visible(tiles, queries.last - 1);
     for (int64_t chunk = 0; chunk < end; chunk += tiles.chunk) {
       tiles.score(tiles.inputs, queries, chunk, tile);
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t n = least(tiles.chunk, visible(tiles, queries.first + r) - chunk);
-        if (n > 0) Top::feed(buffers[r], tile + r * kTileStride, n, chunk);
+        if (n <= 0) continue;
+        const float* scores = tile + r * kTileStride;
+        if (may_guess && chunk == 0)
+          Top::start_with_guess(buffers[r], scores, n, visible(tiles, queries.first + r));
+        Top::feed(buffers[r], scores, n, chunk);
       }
     }
+    int64_t missed = 0;
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t t = queries.first + r;
-      count[t] = Top::finish(buffers[r], ids + t * top_k, top_k);
+      if (Top::is_missed(buffers[r])) {
+        select_again(tiles, t, tile, buffers[r]);
+        ++missed;
+      }
+      out.count[t] = Top::finish(buffers[r], out.ids + t * out.top_k, out.top_k);
     }
+    return missed;
   }
 
   static int32_t select_row(const float* scores, RowKeys row, int64_t top_k, float* scratch,

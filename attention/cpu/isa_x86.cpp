@@ -1,9 +1,13 @@
 // The ISAs of an x86-64 build. __builtin_cpu_supports also asks whether the operating system saves
-// the registers.
+// the registers; for AMX it must be asked to.
 #include "attention/cpu/attend_kernels.h"
 #include "attention/cpu/dispatch.h"
 #include "attention/cpu/peak_kernels.h"
 #include "attention/cpu/select_kernels.h"
+
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 namespace dsa::cpu {
 namespace {
@@ -26,12 +30,24 @@ bool has_avx512bf16() {
   return has_avx512() && __builtin_cpu_supports("avx512bf16");
 }
 
+/// AMX with bfloat16 and int8. Linux saves a process's tiles only after it asked for it, once.
+bool has_amx() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!has_avx512bf16() || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;
+  if ((~edx & (kBf16 | kTile | kInt8)) != 0) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM of Linux 5.16
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 constexpr IsaRow kRows[] = {
     {"portable", always, &kAttendPortable, &kSelectPortable, &kPeakPortable},
     {"avx2", has_avx2, &kAttendAvx2, &kSelectAvx2, &kPeakAvx2},
     {"avx512", has_avx512, &kAttendAvx512, &kSelectAvx512, &kPeakAvx512},
     {"avx512bf16", has_avx512bf16, &kAttendAvx512Bf16, &kSelectAvx512, &kPeakAvx512,
      &kIndexerAvx512Bf16, &kScreenAvx512Bf16, &kBf16PeakAvx512},
+    {"amx", has_amx, &kAttendAmx, &kSelectAvx512, &kPeakAvx512, &kIndexerAmx, &kScreenAmx,
+     &kBf16PeakAmx},
 };
 
 }  // namespace

@@ -21,5 +21,6 @@ extern const PeakKernels kPeakPortable;
 extern const PeakKernels kPeakAvx2;
 extern const PeakKernels kPeakAvx512;
 extern const Bf16Peak kBf16PeakAvx512;
+extern const Bf16Peak kBf16PeakAmx;
 
 }  // namespace dsa::cpu

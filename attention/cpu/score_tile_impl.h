@@ -10,14 +10,12 @@ namespace dsa::cpu {
 template <class Isa>
 struct FloatTerms {
   using Element = float;
-  using Weight = float;
   using Reg = typename Isa::Reg;
   static constexpr int64_t kPerStep = 1;  ///< terms of an inner product that one step adds
 
   static Reg query(const float* q) { return Isa::set1(*q); }
   static Reg query_tail(const float* q) { return query(q); }
   static Reg add(Reg sum, Reg x, Reg keys) { return Isa::fma(x, keys, sum); }
-  static float weight(float w) { return w; }
 };
 
 /// Pairs of bfloat16: twice the terms an instruction. Products are exact and every addition rounds
@@ -25,7 +23,6 @@ struct FloatTerms {
 template <class Isa>
 struct PairTerms {
   using Element = Bf16;
-  using Weight = Bf16;
   using Reg = typename Isa::Reg;
   static constexpr int64_t kPerStep = 2;
 
@@ -37,26 +34,13 @@ struct PairTerms {
   /// The last element of an odd width: nothing after it may be read, nor multiplied (0 * inf).
   static Reg query_tail(const Bf16* q) { return Isa::as_float(Isa::iset1(q->bits)); }
   static Reg add(Reg sum, Reg x, Reg keys) { return Isa::add_pair_products(sum, x, keys); }
-  static float weight(Bf16 w) {
-    const uint32_t bits = uint32_t{w.bits} << 16;
-    float value;
-    __builtin_memcpy(&value, &bits, sizeof value);
-    return value;
-  }
-};
-
-/// The same with weights that were not rounded.
-template <class Isa>
-struct ScreenTerms : PairTerms<Isa> {
-  using Weight = float;
-  static float weight(float w) { return w; }
 };
 
 template <class Isa, class Terms = FloatTerms<Isa>>
 struct TileScorer {
   using Reg = typename Isa::Reg;
   using Element = typename Terms::Element;
-  using Sequence = IndexerInputs<Element, typename Terms::Weight>;
+  using Sequence = IndexerInputs<Element>;
   static constexpr int64_t kWidth = Isa::kWidth;
   static constexpr int64_t kVectors = kWidth == 16 ? 6 : kWidth == 8 ? 3 : 2;
   static constexpr int64_t kHeads = 4;  // kHeads * kVectors sums fill the register file
@@ -74,18 +58,18 @@ struct TileScorer {
     return query > 0 ? query : 0;
   }
   static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-  static int64_t steps(int64_t width) { return (width + kPerStep - 1) / kPerStep; }
+  static int64_t packed_width(int64_t width) { return (width + kPerStep - 1) / kPerStep; }
 
   /// The packed block of keys `key`, `key` + 1, ...; `key` is a multiple of the block.
   static const float* packed_block(const Sequence& seq, int64_t key) {
-    return seq.packed + key * steps(seq.width);
+    return seq.packed + key * packed_width(seq.width);
   }
 
   static void pack_keys(const Sequence& seq, Range blocks, float* packed) {
     for (int64_t block = blocks.first; block < blocks.last; ++block) {
       const int64_t first = block * kKeyBlock, n = least(kKeyBlock, seq.keys - first);
-      auto* out = reinterpret_cast<Element*>(packed + first * steps(seq.width));
-      for (int64_t j = 0; j < steps(seq.width) * kPerStep; ++j) {
+      auto* out = reinterpret_cast<Element*>(packed + first * packed_width(seq.width));
+      for (int64_t j = 0; j < packed_width(seq.width) * kPerStep; ++j) {
         Element* place = out + j / kPerStep * kKeyBlock * kPerStep + j % kPerStep;
         const Element* column = seq.k + first * seq.width + j;
         const int64_t copied = j < seq.width ? n : 0;
@@ -146,7 +130,7 @@ struct TileScorer {
       for (int64_t i = 0; i < heads; ++i) {
         // max(0, x), not max(x, 0): the second operand is what a NaN lets through.
         const Reg relu = Isa::max(Isa::zero(), p.sum[i][v]);
-        sum = Isa::fma(Isa::set1(Terms::weight(seq.weight[row + i])), relu, sum);
+        sum = Isa::fma(Isa::set1(seq.weight[row + i]), relu, sum);
       }
       Isa::store(scores + v * kWidth, sum);
     }
@@ -181,7 +165,7 @@ struct TileScorer {
   }
 
   static constexpr IndexerKernels<Element> kernels() {
-    return {kKeyBlock, kPerStep, kChunk, pack_keys, score_tile};
+    return {kKeyBlock, kChunk, packed_width, pack_keys, score_tile};
   }
 };
 

@@ -13,10 +13,11 @@
 
 namespace dsa::cpu {
 
-template <class Isa>
+/// @tparam Coarse_  scores bfloat16 inputs
+template <class Isa, class Coarse_>
 struct Screen {
   using Exact = TileScorer<Isa>;
-  using Coarse = TileScorer<Isa, ScreenTerms<Isa>>;
+  using Coarse = Coarse_;
   using Top = TopK<Isa>;
   using Search = typename Top::Search;
   using Reg = typename Isa::Reg;
@@ -59,7 +60,7 @@ struct Screen {
       }
       typename Coarse::Sequence coarse{};
       coarse.k = rows, coarse.keys = n, coarse.width = seq.width;
-      Coarse::pack_keys(coarse, {0, 1}, packed + first * Coarse::steps(seq.width));
+      Coarse::pack_keys(coarse, {0, 1}, packed + first * Coarse::packed_width(seq.width));
     }
     return bounds;
   }
@@ -148,9 +149,7 @@ struct Screen {
     float low, high;
   };
 
-  static float below(float x) {
-    return Search::from_order_key(Search::key_below(x));
-  }
+  static float below(float x) { return Search::from_order_key(Search::key_below(x)); }
 
   /// Lists the undecided of a buffer and scores them exactly; returns how many.
   static int64_t score_undecided(const IndexerSequence& seq, int64_t query,
@@ -196,14 +195,18 @@ struct Screen {
     return {pivot, wanted - Search::count_above(scores, n, pivot)};
   }
 
-  /// Writes the ids of the K best by exact score. With the K-th best exact score at `pivot`, only
+  /// Writes the ids of the K best by exact score; kUndecided if less than K coarse scores lie above the
+  /// guess of a threshold. With the K-th best exact score at `pivot`, only
   /// coarse scores within `error` of it had to be looked at: the window grows until that holds.
   static int32_t finish(const IndexerSequence& seq, int64_t query, float error, TopKBuffer& buffer,
                         const Memory& m, int32_t* ids, int64_t width) {
-    if (buffer.filled <= buffer.top_k) return Top::finish(buffer, ids, width);
-    const float guess = cut_at(buffer.scores, buffer.filled, buffer.top_k, buffer.spare).pivot;
+    const bool is_guessed = buffer.guess > -__builtin_inff();
+    if (buffer.filled < buffer.top_k && is_guessed) return kUndecided;
+    if (buffer.filled <= buffer.top_k && !is_guessed) return Top::finish(buffer, ids, width);
+    const float coarse = cut_at(buffer.scores, buffer.filled, buffer.top_k, buffer.spare).pivot;
+    if (coarse < buffer.guess) return kUndecided;
     // A little more than the error: the exact K-th best is seldom the coarse one.
-    Window window{below(guess - 1.125f * error), guess + 1.125f * error};
+    Window window{below(coarse - 1.125f * error), coarse + 1.125f * error};
     typename Top::Cut cut;
     int64_t n = 0;
     while (true) {
@@ -227,13 +230,15 @@ struct Screen {
   /// Offers the scores of all keys to the buffers of the sequence's queries; row r sees visible(r).
   template <class Scorer, class Visible>
   static void feed_all(const typename Scorer::Sequence& seq, const Visible& visible, float* tile,
-                       TopKBuffer* buffers) {
+                       TopKBuffer* buffers, bool may_guess) {
     for (int64_t chunk = 0; chunk < seq.keys; chunk += Scorer::kChunk) {
       Scorer::score_tile(&seq, {0, seq.queries}, chunk, tile);
       for (int64_t r = 0; r < seq.queries; ++r) {
         const int64_t n = Exact::least(Scorer::kChunk, visible(r) - chunk);
-        if (n > 0 && !buffers[r].is_overfull)
-          Top::feed(buffers[r], tile + r * kTileStride, n, chunk);
+        if (n <= 0 || buffers[r].is_overfull) continue;
+        const float* scores = tile + r * kTileStride;
+        if (may_guess && chunk == 0) Top::start_with_guess(buffers[r], scores, n, visible(r));
+        Top::feed(buffers[r], scores, n, chunk);
       }
     }
   }
@@ -255,7 +260,7 @@ struct Screen {
     // As the last n queries of these keys they see no fewer than in their own places.
     const IndexerSequence alone{m.q, seq.k,          seq.packed, m.weight,
                                 n,   visible(n - 1), seq.heads,  seq.width};
-    feed_all<Exact>(alone, visible, m.tile, buffers);
+    feed_all<Exact>(alone, visible, m.tile, buffers, false);
     for (int64_t r = 0; r < n; ++r) {
       const int64_t t = queries[r];
       out.count[t] = Top::finish(buffers[r], out.ids + t * out.top_k, out.top_k);
@@ -282,22 +287,21 @@ struct Screen {
                                           rows,      Exact::visible(seq, queries.last - 1),
                                           seq.heads, seq.width};
     feed_all<Coarse>(
-        block, [&](int64_t r) { return Coarse::visible(block, r); }, m.tile, buffers);
+        block, [&](int64_t r) { return Coarse::visible(block, r); }, m.tile, buffers, true);
     int64_t n = 0;
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t t = queries.first + r;
       out.count[t] = kUndecided;
-      if (buffers[r].is_overfull)
-        ++n;
-      else
+      if (!buffers[r].is_overfull)
         out.count[t] = finish(seq, t, error[r], buffers[r], m, out.ids + t * out.top_k, out.top_k);
+      n += out.count[t] == kUndecided;
     }
     return n;
   }
 
   static constexpr ScreenKernels kernels() {
-    return {kKeyBlock, Coarse::kPerStep, pack_keys,     pack_scratch,
-            select,    select_exact,     select_scratch};
+    return {kKeyBlock, Coarse::packed_width, pack_keys,     pack_scratch,
+            select,    select_exact,         select_scratch};
   }
 };
 

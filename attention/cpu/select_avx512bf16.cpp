@@ -6,5 +6,6 @@
 namespace dsa::cpu {
 constinit const IndexerKernels<Bf16> kIndexerAvx512Bf16 =
     TileScorer<Avx512Bf16, PairTerms<Avx512Bf16>>::kernels();
-constinit const ScreenKernels kScreenAvx512Bf16 = Screen<Avx512Bf16>::kernels();
+constinit const ScreenKernels kScreenAvx512Bf16 =
+    Screen<Avx512Bf16, TileScorer<Avx512Bf16, PairTerms<Avx512Bf16>>>::kernels();
 }  // namespace dsa::cpu

@@ -14,12 +14,12 @@ inline constexpr int64_t kQueryBlock = 32;
 inline constexpr int64_t kTileStride = 1104;
 
 /// One sequence's indexer inputs. Query t sees the keys before visible(t) = t + 1 + keys - queries.
-template <class Element, class Weight = Element>
+template <class Element>
 struct IndexerInputs {
-  const Element* q;      ///< [queries][heads][width]
-  const Element* k;      ///< [keys][width]
-  const float* packed;   ///< of pack_keys; only dense kernels read it
-  const Weight* weight;  ///< [queries][heads]
+  const Element* q;     ///< [queries][heads][width]
+  const Element* k;     ///< [keys][width]
+  const float* packed;  ///< of pack_keys; only dense kernels read it
+  const float* weight;  ///< [queries][heads]
   int64_t queries, keys, heads, width;
 };
 using IndexerSequence = IndexerInputs<float>;
@@ -64,10 +64,10 @@ struct ScoreTiles {
 template <class Element>
 struct IndexerKernels {
   int64_t key_block;  ///< keys packed together; the packed copy rounds up to whole blocks
-  int64_t per_float;  ///< elements in a float of the packed copy
   int64_t chunk;      ///< keys of a tile, whole blocks
 
-  /// Packs key blocks [first, last): [block][width / per_float][key_block], zeros after the last.
+  int64_t (*packed_width)(int64_t width);  ///< floats a key takes in the packed copy
+  /// Packs key blocks [first, last), zeros after the last key.
   void (*pack_keys)(const IndexerInputs<Element>&, Range blocks, float* packed);
   TileFunction score_tile;
 };
@@ -97,7 +97,8 @@ struct SelectionOutput {
 /// The selection of float32 inputs by scores of their bfloat16 copies; what those cannot decide is
 /// scored in float32 (screen_impl.h).
 struct ScreenKernels {
-  int64_t key_block, per_float;  ///< as in IndexerKernels
+  int64_t key_block;                       ///< as in IndexerKernels
+  int64_t (*packed_width)(int64_t width);  ///< as in IndexerKernels
 
   /// Packs key blocks; returns bounds over their keys. `scratch` holds pack_scratch(width).
   KeyBounds (*pack_keys)(const IndexerSequence&, Range blocks, float* scratch, float* packed);
@@ -128,11 +129,12 @@ struct SelectKernels {
   /// `tile` holds kQueryBlock * kTileStride floats.
   void (*indexer_scores)(const ScoreTiles&, Range queries, float* tile, float* scores);
 
-  /// ids [queries][top_k] and count [queries] of the best keys of the queries (at most kQueryBlock).
-  /// A count of ~s means that the score of key s, the first such, is NaN.
+  /// The best keys of the queries (at most kQueryBlock). A count of ~s means that the score of key s,
+  /// the first such, is NaN. `may_guess` a threshold from the first scores: returns how many queries
+  /// had to be scored again because their guess was too high; the result is the same.
   /// `tile` as above; `buffers` holds select_scratch(kept, kQueryBlock).
-  void (*indexer_select)(const ScoreTiles&, Range queries, int64_t top_k, float* tile,
-                         float* buffers, int32_t* ids, int32_t* count);
+  int64_t (*indexer_select)(const ScoreTiles&, Range queries, const SelectionOutput&,
+                            bool may_guess, float* tile, float* buffers);
 
   /// The best of a row of given scores; returns the count, or ~s as above.
   /// `buffer` holds select_scratch(kept, 1).
@@ -165,6 +167,8 @@ extern const SelectKernels kSelectPortable;
 extern const SelectKernels kSelectAvx2;
 extern const SelectKernels kSelectAvx512;
 extern const IndexerKernels<Bf16> kIndexerAvx512Bf16;
+extern const IndexerKernels<Bf16> kIndexerAmx;
 extern const ScreenKernels kScreenAvx512Bf16;
+extern const ScreenKernels kScreenAmx;
 
 }  // namespace dsa::cpu

@@ -25,6 +25,8 @@ struct TopKBuffer {
   /// Scores that far below the K-th best are kept too, for who knows them only that well.
   float margin = 0;
   bool is_overfull = false;  ///< more scores lay within the margin than there is room for
+  /// The score that a sample promises K others lie above, while nothing proves it; -inf: none.
+  float guess = -__builtin_inff();
 };
 
 template <class Isa>
@@ -109,6 +111,7 @@ struct TopK {
       return;
     }
     buffer.is_selective = true;
+    buffer.guess = -__builtin_inff();  // more than K lie above it
     if (buffer.margin > 0) return shrink_to_margin(buffer, cut.pivot);
     buffer.threshold = cut.pivot;
     int64_t kept = 0;
@@ -228,37 +231,43 @@ struct TopK {
     buffer.threshold = -__builtin_inff();
     buffer.is_selective = false;
     buffer.nan_id = -1;
+    buffer.guess = -__builtin_inff();
   }
 
-  /// Starts a row of n scores with a threshold guessed from a sample of them, so that little more
-  /// than K pass it. Returns false if the row is too short, or K too large, for a sample to help.
-  static bool start_with_guess(TopKBuffer& buffer, const float* scores, int64_t n) {
+  /// Starts a row of n scores with a threshold guessed from the first `known` of them (at least 256),
+  /// so that little more than K pass it; without one if the row is too short, or K too large, for a
+  /// sample to help.
+  static void start_with_guess(TopKBuffer& buffer, const float* scores, int64_t known, int64_t n) {
     start(buffer);
     constexpr int64_t kSample = 256;
-    if (n <= buffer.capacity) return false;
+    if (n <= buffer.capacity) return;
     const float expected = static_cast<float>(kSample * buffer.top_k) / static_cast<float>(n);
     // Three standard deviations of the sample's count, so that a miss is rare.
     const auto rank = static_cast<int64_t>(expected + 3 * __builtin_sqrtf(expected) + 2);
-    if (rank > kSample / 2) return false;
-    const int64_t stride = n / (kSample / kWidth);
+    if (rank > kSample / 2) return;
+    const int64_t stride = known / (kSample / kWidth);
     for (int64_t s = 0; s < kSample; s += kWidth) {
       Isa::store(buffer.scores + s, Isa::load(scores + s / kWidth * stride));
     }
     typename Search::Bracket bracket;
-    if (!Search::find_bracket(buffer.scores, kSample, bracket)) return false;
+    if (!Search::find_bracket(buffer.scores, kSample, bracket)) return;
     Search::narrow({buffer.scores, kSample, rank, rank / 4, buffer.spare}, bracket);
-    // One below: values equal to the pivot pass, so a plateau at the pivot is no miss.
-    buffer.threshold =
-        Search::from_order_key(Search::key_below(Search::from_order_key(bracket.high)));
+    buffer.guess = Search::from_order_key(bracket.high);
+    // One below: values equal to the guess pass, so a plateau there is no miss.
+    buffer.threshold = Search::from_order_key(Search::key_below(buffer.guess - buffer.margin));
     buffer.is_selective = true;
-    return true;
+  }
+
+  /// Whether fewer than K scores passed a guess: the row must be offered again, without one.
+  static bool is_missed(const TopKBuffer& buffer) {
+    return buffer.guess > -__builtin_inff() && buffer.nan_id < 0 && buffer.filled < buffer.top_k;
   }
 
   /// Offers a whole row of n scores.
   static void feed_row(TopKBuffer& buffer, const float* scores, int64_t n) {
-    const bool is_guess = start_with_guess(buffer, scores, n);
+    start_with_guess(buffer, scores, n, n);
     feed(buffer, scores, n, 0);
-    if (!is_guess || buffer.nan_id >= 0 || buffer.filled >= buffer.top_k) return;
+    if (!is_missed(buffer)) return;
     start(buffer);
     feed(buffer, scores, n, 0);
   }
