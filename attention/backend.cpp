@@ -35,7 +35,7 @@ const std::vector<Backend>& backends() {
   static const std::vector<Backend> table = {
       cpu_backend(),        torch_sdpa_backend(),         torch_math_backend(),
       torch_mask_backend(), torch_gather_heads_backend(), torch_gather_backend(),
-      reference_backend(),
+      cpu_int8_backend(),   reference_backend(),
   };
   return table;
 }
@@ -106,6 +106,7 @@ const Backend& choose_backend(Op op, const Problem& problem) {
   }
   std::string reasons;
   for (const Backend& row : backends()) {
+    if (!row.is_exact) continue;
     const auto reason = reason_to_decline(row, op, problem);
     if (!reason) return row;
     reasons += (reasons.empty() ? "" : "; ") + row.name + ": " + *reason;

@@ -48,6 +48,7 @@ struct Backend {
   std::string name;         ///< "reference", "cpu", "torch-sdpa": what --backend takes
   std::string description;  ///< one line, printed by `dsa-bench list` and stored in the record
   std::string role;         ///< "ours" | "peer" | "oracle"
+  bool is_exact = true;     ///< false: selects by rounded scores; only used when it is pinned
 
   /// Why this backend cannot run the problem ("needs float32; q is float64"), or nothing.
   /// Never asked about operations whose pointer is null.

@@ -1,86 +1,12 @@
 // Indexer and selection of the `cpu` backend: splits tensors into blocks of queries or keys, gives
 // every thread its scratch, and calls the kernels of the ISA in use.
 #include "attention/backend_cpu.h"
-#include "attention/cpu/denormals.h"
-#include "attention/cpu/dispatch.h"
-#include "attention/cpu/parallel.h"
-#include "attention/cpu/scratch.h"
-#include "attention/cpu/select_kernels.h"
-#include "attention/door.h"
+#include "attention/backend_cpu_indexer.h"
 
-#include <ATen/ops/empty.h>
-
-#include <algorithm>
-#include <atomic>
 #include <vector>
 
 namespace dsa::cpu {
 namespace {
-
-int64_t blocks_of(int64_t items, int64_t block) {
-  return (items + block - 1) / block;
-}
-
-/// The tensors of an indexer call, one sequence at a time. `Element` is float or Bf16.
-template <class Element>
-struct IndexerBatch {
-  const Element* q;
-  const Element* k;
-  const float* weight;
-  float* packed = nullptr;
-  int64_t packed_floats = 0;  ///< of one sequence
-  int64_t batch, queries, keys, heads, width;
-
-  /// @param head_weight  float32
-  IndexerBatch(const at::Tensor& query, const at::Tensor& key, const at::Tensor& head_weight)
-      : q(static_cast<const Element*>(query.const_data_ptr())),
-        k(static_cast<const Element*>(key.const_data_ptr())),
-        weight(head_weight.const_data_ptr<float>()),
-        batch(query.size(0)),
-        queries(query.size(1)),
-        keys(key.size(1)),
-        heads(query.size(2)),
-        width(query.size(3)) {}
-
-  IndexerInputs<Element> sequence(int64_t b) const {
-    return {q + b * queries * heads * width,
-            k + b * keys * width,
-            packed + b * packed_floats,
-            weight + b * queries * heads,
-            queries,
-            keys,
-            heads,
-            width};
-  }
-};
-
-/// Copies the keys of every sequence into the layout of the dense kernels.
-template <class Element>
-void pack(IndexerBatch<Element>& batch, const IndexerKernels<Element>& kernels) {
-  const int64_t key_blocks = blocks_of(batch.keys, kernels.key_block);
-  batch.packed_floats = key_blocks * kernels.key_block * kernels.packed_width(batch.width);
-  batch.packed = scratch<float>(Slot::kSelectCall, batch.batch * batch.packed_floats);
-  for_each_block(batch.batch * key_blocks, [&](int64_t block) {
-    const int64_t b = block / key_blocks, first = block % key_blocks;
-    kernels.pack_keys(batch.sequence(b), {first, first + 1},
-                      batch.packed + b * batch.packed_floats);
-  });
-}
-
-/// Calls work(b, range) for every block of `size` items of every sequence. The last blocks come
-/// first: under causality they see the most keys.
-template <class Work>
-void for_each_range(int64_t batch, int64_t items, int64_t size, const Work& work) {
-  const int64_t blocks = blocks_of(items, size);
-  for_each_block(batch * blocks, [&](int64_t block) {
-    const int64_t first = (blocks - 1 - block / batch) * size;
-    work(block % batch, Range{first, std::min(first + size, items)});
-  });
-}
-
-at::Tensor as_float(const at::Tensor& x) {
-  return x.scalar_type() == at::kFloat ? x : x.to(at::kFloat);
-}
 
 /// Calls work(b, tiles, queries) for every block of queries, with the dense kernels for the type of
 /// q: those for bfloat16 where this ISA has them, else those for float32 on converted inputs.
@@ -89,11 +15,7 @@ void for_each_tiled_block(const at::Tensor& q, const at::Tensor& k, const at::Te
                           const Work& work) {
   const auto run = [&](auto batch, const auto& kernels) {
     pack(batch, kernels);
-    for_each_range(batch.batch, batch.queries, kQueryBlock, [&](int64_t b, Range queries) {
-      const auto inputs = batch.sequence(b);
-      work(b, ScoreTiles{&inputs, kernels.score_tile, kernels.chunk, batch.queries, batch.keys},
-           queries);
-    });
+    for_each_tiled_block(batch, kernels, work);
   };
   const IsaRow& isa = isa_in_use();
   const at::Tensor weight_float = as_float(weight);
@@ -101,23 +23,6 @@ void for_each_tiled_block(const at::Tensor& q, const at::Tensor& k, const at::Te
     return run(IndexerBatch<Bf16>(q, k, weight_float), *isa.indexer_bf16);
   const at::Tensor q_float = as_float(q), k_float = as_float(k);
   run(IndexerBatch<float>(q_float, k_float, weight_float), isa.select->indexer);
-}
-
-float* score_tile() {
-  return scratch<float>(Slot::kSelectTask, kQueryBlock * kTileStride);
-}
-
-/// @throws Error naming the first (b, t, s) whose score is NaN; a kernel reports it as a count ~s.
-void throw_if_nan(const at::Tensor& count) {
-  const auto* counts = count.const_data_ptr<int32_t>();
-  const int64_t queries = count.size(1);
-  for (int64_t row = 0; row < count.numel(); ++row) {
-    if (counts[row] < 0) throw_nan_score(row / queries, row % queries, ~counts[row]);
-  }
-}
-
-ops::Selection empty_selection(int64_t batch, int64_t queries, int64_t top_k) {
-  return {at::empty({batch, queries, top_k}, at::kInt), at::empty({batch, queries}, at::kInt)};
 }
 
 SelectedKeys selected_keys(const ops::Selection& selection, int64_t b) {
@@ -224,12 +129,6 @@ ops::Selection select_top_k(const at::Tensor& scores, int64_t top_k) {
 
 namespace {
 
-SelectionOutput output(ops::Selection& selection, int64_t b) {
-  const int64_t queries = selection.indices.size(1), top_k = selection.indices.size(2);
-  return {selection.indices.mutable_data_ptr<int32_t>() + b * queries * top_k,
-          selection.count.mutable_data_ptr<int32_t>() + b * queries, top_k};
-}
-
 /// Keys packed for the screen, and bounds over those of each sequence.
 struct ScreenKeys {
   const float* packed;
@@ -314,7 +213,6 @@ ScreenCount last_screen() {
 ops::Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
                               int64_t top_k) {
   const IsaRow& isa = isa_in_use();
-  const SelectKernels& kernels = *isa.select;
   ops::Selection selection = empty_selection(q.size(0), q.size(1), top_k);
   last_count = {};
   // With narrow indexers (2 heads of 16) the screen was no faster.
@@ -322,17 +220,9 @@ ops::Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at
   if (q.scalar_type() == at::kFloat && isa.screen != nullptr && is_worth_it) {
     select_screened(q, k, weight, isa, selection);
   } else {
-    const int64_t kept = std::min(top_k, k.size(1));
-    // The result is the same either way, so who came before may say whether guessing pays.
-    std::atomic<int64_t> guessed{0}, missed{0};
-    for_each_tiled_block(q, k, weight, [&](int64_t b, const ScoreTiles& tiles, Range range) {
-      const KeepDenormals exact;
-      auto* buffers =
-          scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(kept, kQueryBlock));
-      const SelectionOutput out = output(selection, b);
-      const bool may_guess = missed <= kQueryBlock + guessed / 16;
-      if (may_guess) guessed += range.last - range.first;
-      missed += kernels.indexer_select(tiles, range, out, may_guess, score_tile(), buffers);
+    TiledSelection select(*isa.select, std::min(top_k, k.size(1)), selection);
+    for_each_tiled_block(q, k, weight, [&](int64_t b, const ScoreTiles& tiles, Range queries) {
+      select(b, tiles, queries);
     });
   }
   throw_if_nan(selection.count);

@@ -10,5 +10,6 @@ Backend torch_mask_backend();
 Backend torch_gather_backend();
 Backend torch_gather_heads_backend();
 Backend reference_backend();
+Backend cpu_int8_backend();
 
 }  // namespace dsa

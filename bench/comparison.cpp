@@ -70,8 +70,7 @@ int64_t calibrated(Part& part, const KernelConfig& config) {
 
 std::string wrong(Part& part, const InputSet& set, const Session& session) {
   const Verdict verdict = check(part.kernel, set, session.config.kernels.checked_queries);
-  part.verdict.error = std::max(part.verdict.error, verdict.error);
-  part.verdict.wrong_members += verdict.wrong_members;
+  worsen(part.verdict, verdict);
   return verdict.failure.empty() ? "" : id_of(part.kernel) + ": " + verdict.failure;
 }
 

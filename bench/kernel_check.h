@@ -3,6 +3,7 @@
 #pragma once
 #include "bench/kernel_inputs.h"
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,13 @@ std::vector<at::Tensor> call(const KernelCase& kernel, const InputSet& set,
 struct Verdict {
   double error = 0;          ///< worst row |out - ref| / |ref|, Euclidean
   double wrong_members = 0;  ///< of selections
-  std::string failure;       ///< one sentence, or empty
+  std::optional<double> recall =
+      std::nullopt;          ///< of a selection that need not be exact, against the reference
+  std::string failure = {};  ///< one sentence, or empty
 };
+
+/// "  recall 0.98 against float64", or "".
+std::string shown(const Verdict& verdict);
 
 /// Calls the kernel first and the reference after it, so that stale memory cannot pass.
 Verdict check(const KernelCase& kernel, const InputSet& set, int64_t checked_queries);
@@ -25,6 +31,9 @@ Verdict check(const KernelCase& kernel, const InputSet& set, int64_t checked_que
 /// The forward half of check(): is `out` what `kernel` should have given?
 Verdict verdict_on(const KernelCase& kernel, const InputSet& set,
                    const std::vector<at::Tensor>& out, int64_t checked_queries);
+
+/// Takes over the worst of another check of the same kernel.
+void worsen(Verdict& all, const Verdict& one);
 
 /// Largest `error` that rounding explains: grows with the square root of the summed terms.
 double tolerance(const KernelCase& kernel);

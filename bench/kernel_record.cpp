@@ -90,6 +90,7 @@ void put_metrics(Session& session, const Checked& row, const std::vector<double>
   put("bytes", "bytes", Better::kNeither, {bytes});
   put("flop_rate", "FLOP/s", Better::kHigher, flop_rates);
   put("byte_rate", "bytes/s", Better::kHigher, byte_rates);
+  if (row.verdict.recall) put("selection_recall", "1", Better::kHigher, {*row.verdict.recall});
   if (row.kernel.selects())
     put("wrong_members", "1", Better::kLower, {row.verdict.wrong_members});
   else

@@ -147,8 +147,7 @@ void KernelRow::prepare(Session& session) {
 void KernelRow::gate(const char* when, const InputSet& set, Session& session) {
   const nvtx::Range range("correctness", nvtx::Category::kCorrectness, kernel_.problem.keys);
   const Verdict verdict = check(kernel_, set, session.config.kernels.checked_queries);
-  verdict_.error = std::max(verdict_.error, verdict.error);
-  verdict_.wrong_members += verdict.wrong_members;
+  worsen(verdict_, verdict);
   if (!verdict.failure.empty()) fail(session, "failed", verdict.failure + " (" + when + ")");
 }
 
@@ -278,7 +277,7 @@ void KernelRow::record(Session& session) {
   std::snprintf(line, sizeof line, "%11s %9.1f GFLOP/s %11s %9s  n=%zu  ",
                 shown_seconds(middle).c_str(), kernel_.work().flops / middle / 1e9, ceiling.c_str(),
                 memory.c_str(), repetitions_.size());
-  session.progress.print(line + id + shown(inputs_->facts) + crowding(session));
+  session.progress.print(line + id + shown(inputs_->facts) + shown(verdict_) + crowding(session));
 }
 
 }  // namespace

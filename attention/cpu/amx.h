@@ -1,6 +1,5 @@
 // Tiles of Intel AMX: 8 registers of 16 rows of 64 bytes, and one instruction that multiplies two of
-// them. Include it only from *_amx.cpp. Tiles are numbered by literals, so products are written as
-// macros of the compiler's intrinsics; this header configures them and says how operands lie.
+// them. Include it only from *_amx.cpp.
 //
 // C[16][16] += A[16 rows][32 bf16] * B[16 pairs][16 columns of 2 bf16]: A is rows as a tensor has them,
 // B has two rows side by side. Terms below 2^-126 count as 0, sums are float32, rounded to nearest.
@@ -31,5 +30,16 @@ class Tiles {
   Tiles(const Tiles&) = delete;
   Tiles& operator=(const Tiles&) = delete;
 };
+
+/// c += a * b. Not the intrinsic: its arguments must be literals, not even template parameters.
+template <int c, int a, int b>
+[[gnu::always_inline]] inline void multiply_bf16() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(c), "i"(a), "i"(b));
+}
+/// The same for int8, summed in int32: a row of A holds 64 elements, one of B four rows side by side.
+template <int c, int a, int b>
+[[gnu::always_inline]] inline void multiply_int8() {
+  asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(c), "i"(a), "i"(b));
+}
 
 }  // namespace dsa::cpu

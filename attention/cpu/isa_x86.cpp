@@ -47,7 +47,7 @@ constexpr IsaRow kRows[] = {
     {"avx512bf16", has_avx512bf16, &kAttendAvx512Bf16, &kSelectAvx512, &kPeakAvx512,
      &kIndexerAvx512Bf16, &kScreenAvx512Bf16, &kBf16PeakAvx512},
     {"amx", has_amx, &kAttendAmx, &kSelectAvx512, &kPeakAvx512, &kIndexerAmx, &kScreenAmx,
-     &kBf16PeakAmx},
+     &kBf16PeakAmx, &kInt8Amx},
 };
 
 }  // namespace

@@ -10,6 +10,7 @@ namespace dsa::cpu {
 struct AttendKernels;  // attend_kernels.h
 struct SelectKernels;  // select_kernels.h
 struct ScreenKernels;  // select_kernels.h
+struct Int8Kernels;    // select_kernels.h
 struct Bf16;           // bf16.h
 template <class Element>
 struct IndexerKernels;
@@ -25,8 +26,9 @@ struct IsaRow {
   const PeakKernels* peak;
   /// Scores of bfloat16 inputs; null: convert them to float32 and use `select`.
   const IndexerKernels<Bf16>* indexer_bf16 = nullptr;
-  const ScreenKernels* screen = nullptr;  ///< null: float32 is selected by float32 scores alone
-  const Bf16Peak* bf16_peak = nullptr;    ///< null: bfloat16 is computed as float32
+  const ScreenKernels* screen = nullptr;      ///< null: float32 is selected by float32 scores alone
+  const Bf16Peak* bf16_peak = nullptr;        ///< null: bfloat16 is computed as float32
+  const Int8Kernels* indexer_int8 = nullptr;  ///< null: no products of int8
 };
 
 }  // namespace dsa::cpu

@@ -1,19 +1,40 @@
-// Tiles of indexer scores by AMX. Bound: the products of tiles, 16 cycles each; what turns 16 x 16 inner
+// Tiles of indexer scores by AMX, from bfloat16 or int8. Bound: the products of tiles, 16 cycles each; what turns 16 x 16 inner
 // products into scores (one maximum and one multiply-add a register) runs beside those of the next block.
 #pragma once
 #include "attention/cpu/score_lines_amx.h"
 
 namespace dsa::cpu {
 
-struct AmxScorer : AmxLines {
+template <class Element>
+struct AmxScorer : AmxLines<Element> {
+  using Base = AmxLines<Element>;
+  using Base::finish;
+  using Base::kChunk;
+  using Base::kColumns;
+  using Base::kKeyBlock;
+  using Base::kPairKeys;
+  using Base::kTileFloats;
+  using Base::least;
+  using Base::line_tile;
+  using Base::pack_keys;
+  using Base::packed_width;
+  using Base::steps;
+  using Base::sum_heads;
+  using Base::visible;
+  using typename Base::Lines;
+  using typename Base::Pending;
+  using typename Base::Sequence;
+  using typename Base::Terms;
+
   /// A block of queries against 32 keys at a time, with room for products on their way.
   struct Block {
     const Sequence& seq;
     Range queries;
     float* tile;
-    int64_t per_tile;  ///< queries of a tile
+    int64_t first_key;  ///< of the tile
+    int64_t per_tile;   ///< queries of a tile of lines
     alignas(64) float ring[4][2 * kTileFloats];
-    alignas(64) Bf16 spare[2][kTileRows * kTilePairs];
+    alignas(64) Element spare[2][kTileRows * kColumns];
 
     int64_t rows() const { return queries.last - queries.first; }
   };
@@ -30,12 +51,18 @@ struct AmxScorer : AmxLines {
     }
   };
 
+  /// Of the key in that column of the score tile, if keys have scales.
+  static const float* key_scale_at(const Block& b, int64_t column) {
+    return Terms::kScaled ? b.seq.key_scale + b.first_key + column : nullptr;
+  }
+
   /// `column` is the first key's in the score tile.
   static Lines lines_at(const Block& b, const Place& at, int64_t column) {
     const Sequence& seq = b.seq;
     const int64_t line = (b.queries.first + at.row) * seq.heads + at.head;
     return {seq.q + line * seq.width,
             seq.weight + line,
+            key_scale_at(b, column),
             b.tile + at.row * kTileStride + column,
             least(kTileRows, seq.heads - at.head),
             least(b.per_tile, b.rows() - at.row),
@@ -46,7 +73,7 @@ struct AmxScorer : AmxLines {
   template <int64_t kHeads, int64_t kSteps>
   static void score_narrow(Block& b, const float* keys, int64_t first_row, int64_t column) {
     static_assert(kSteps == 1 || kSteps == 2);
-    constexpr int64_t kQueries = kTileRows / kHeads, kStride = kSteps * kTilePairs * 2;
+    constexpr int64_t kQueries = kTileRows / kHeads, kStride = kSteps * 64;
     const float* next = keys + kSteps * kTileFloats;
     _tile_loadd(4, keys, 64);
     _tile_loadd(6, next, 64);
@@ -56,30 +83,32 @@ struct AmxScorer : AmxLines {
     }
     const int64_t tiles = (b.rows() - first_row) / kQueries;
     const int64_t line = (b.queries.first + first_row) * kHeads;
-    const Bf16* q = b.seq.q + line * kSteps * kTilePairs;
+    const Element* q = b.seq.q + line * kSteps * kColumns;
     const float* weight = b.seq.weight + line;
     float* scores = b.tile + first_row * kTileStride + column;
+    const float* key_scale = key_scale_at(b, column);
     // Half of a tile's queries, so that each half finds products to run beside.
     const auto finish_half_of = [&](int64_t n, int64_t half) {
       constexpr int64_t kHalf = (kQueries + 1) / 2;
       const float* c = b.ring[n % 4];
       for (int64_t t = half * kHalf; t < (half == 0 ? kHalf : kQueries); ++t)
-        sum_heads<kHeads>(c + t * kHeads * kTileRows, weight + n * kTileRows + t * kHeads,
-                          scores + (n * kQueries + t) * kTileStride, false);
+        Base::template sum_heads<kHeads>(
+            c + t * kHeads * kTileRows, weight + n * kTileRows + t * kHeads,
+            {scores + (n * kQueries + t) * kTileStride, key_scale, false});
     };
-    for (int64_t n = 0; n < tiles; ++n, q += kTileRows * kSteps * kTilePairs) {
+    for (int64_t n = 0; n < tiles; ++n, q += kTileRows * kSteps * kColumns) {
       float* c = b.ring[n % 4];
       _tile_zero(0);
       _tile_zero(1);
       _tile_loadd(2, q, kStride);
-      _tile_dpbf16ps(0, 2, 4);
-      _tile_dpbf16ps(1, 2, 6);
+      Terms::template multiply<0, 2, 4>();
+      Terms::template multiply<1, 2, 6>();
       // The products of the tile before the last one have arrived.
       if (n >= 2) finish_half_of(n - 2, 0);
       if constexpr (kSteps == 2) {
-        _tile_loadd(3, q + kTilePairs, kStride);
-        _tile_dpbf16ps(0, 3, 5);
-        _tile_dpbf16ps(1, 3, 7);
+        _tile_loadd(3, q + kColumns, kStride);
+        Terms::template multiply<0, 3, 5>();
+        Terms::template multiply<1, 3, 7>();
       }
       if (n >= 2) finish_half_of(n - 2, 1);
       _tile_stored(0, c, 64);
@@ -110,20 +139,20 @@ struct AmxScorer : AmxLines {
     _tile_zero(3);
     for (int64_t j = 0; j < n; ++j) {
       int64_t stride = 0;
-      const Bf16* a = line_tile(work.lines[0], j * kTilePairs, width, b.spare[0], stride);
+      const Element* a = line_tile(work.lines[0], j * kColumns, width, b.spare[0], stride);
       _tile_loadd(4, a, stride);
       _tile_loadd(6, keys + j * kTileFloats, 64);
-      _tile_dpbf16ps(0, 4, 6);
+      Terms::template multiply<0, 4, 6>();
       _tile_loadd(7, next + j * kTileFloats, 64);
-      _tile_dpbf16ps(1, 4, 7);
+      Terms::template multiply<1, 4, 7>();
       if (work.count == 2) {
-        a = line_tile(work.lines[1], j * kTilePairs, width, b.spare[1], stride);
+        a = line_tile(work.lines[1], j * kColumns, width, b.spare[1], stride);
         _tile_loadd(5, a, stride);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        Terms::template multiply<2, 5, 6>();
+        Terms::template multiply<3, 5, 7>();
       }
-      if (j == 0) finish<kHeads>(pending[0]);
-      if (j == n / 2) finish<kHeads>(pending[1]);
+      if (j == 0) Base::template finish<kHeads>(pending[0]);
+      if (j == n / 2) Base::template finish<kHeads>(pending[1]);
     }
     _tile_stored(0, c, 64);
     _tile_stored(1, c + kTileFloats, 64);
@@ -153,30 +182,29 @@ struct AmxScorer : AmxLines {
         score_wide<kHeads>(b, work, pending);
       }
     }
-    finish<kHeads>(pending[0]);
-    finish<kHeads>(pending[1]);
+    Base::template finish<kHeads>(pending[0]);
+    Base::template finish<kHeads>(pending[1]);
   }
 
   /// 32 heads of one query whose products wait.
   struct PendingHeads {
     const float* c = nullptr;  ///< four tiles: heads 0-15 with both tiles of keys, then 16-31
     const float* weight;
-    float* scores;
-    bool add;
+    typename Base::Target to;
   };
 
   [[gnu::always_inline]] static void finish_half(const PendingHeads& p, int64_t half) {
-    if (p.c != nullptr)
-      sum_heads<kTileRows>(p.c + half * 2 * kTileFloats, p.weight + half * kTileRows, p.scores,
-                           p.add || half > 0);
+    if (p.c == nullptr) return;
+    Base::template sum_heads<kTileRows>(p.c + half * 2 * kTileFloats, p.weight + half * kTileRows,
+                                        {p.to.scores, p.to.key_scale, p.to.add || half > 0});
   }
 
   /// score_wide without a branch: 32 heads of one query, whole steps of columns.
   template <int64_t kSteps>
-  [[gnu::always_inline]] static void score_heads(const Bf16* q, const float* keys,
+  [[gnu::always_inline]] static void score_heads(const Element* q, const float* keys,
                                                  const PendingHeads& p, float* c) {
-    constexpr int64_t kStride = kSteps * kTilePairs * 2;
-    const Bf16* r = q + kTileRows * kSteps * kTilePairs;
+    constexpr int64_t kStride = kSteps * 64;
+    const Element* r = q + kTileRows * kSteps * kColumns;
     const float* next = keys + kSteps * kTileFloats;
     _tile_zero(0);
     _tile_zero(1);
@@ -184,14 +212,14 @@ struct AmxScorer : AmxLines {
     _tile_zero(3);
 #pragma GCC unroll 4
     for (int64_t j = 0; j < kSteps; ++j) {
-      _tile_loadd(4, q + j * kTilePairs, kStride);
+      _tile_loadd(4, q + j * kColumns, kStride);
       _tile_loadd(6, keys + j * kTileFloats, 64);
-      _tile_dpbf16ps(0, 4, 6);
+      Terms::template multiply<0, 4, 6>();
       _tile_loadd(7, next + j * kTileFloats, 64);
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_loadd(5, r + j * kTilePairs, kStride);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
+      Terms::template multiply<1, 4, 7>();
+      _tile_loadd(5, r + j * kColumns, kStride);
+      Terms::template multiply<2, 5, 6>();
+      Terms::template multiply<3, 5, 7>();
       // Spread between the products: all at once they would not overlap (20 cycles a product, not 15).
       if (j == 0) finish_half(p, 0);
       if (j == kSteps / 2) finish_half(p, 1);
@@ -205,7 +233,7 @@ struct AmxScorer : AmxLines {
   template <int64_t kSteps>
   static void score_heads_block(Block& b, Range keys, int64_t first_row, int64_t column) {
     const Sequence& seq = b.seq;
-    constexpr int64_t kWidth = kSteps * kTilePairs;
+    constexpr int64_t kWidth = kSteps * kColumns;
     PendingHeads pending;
     int64_t slot = 0;
     for (int64_t row = first_row; row < b.rows(); ++row)
@@ -214,8 +242,10 @@ struct AmxScorer : AmxLines {
         for (int64_t s = keys.first; s < keys.last; s += kPairKeys, slot ^= 2) {
           score_heads<kSteps>(seq.q + line * kWidth, seq.packed + s * packed_width(kWidth), pending,
                               b.ring[slot]);
-          pending = {b.ring[slot], seq.weight + line,
-                     b.tile + row * kTileStride + column + s - keys.first, head > 0};
+          const int64_t c = column + s - keys.first;
+          pending = {b.ring[slot],
+                     seq.weight + line,
+                     {b.tile + row * kTileStride + c, key_scale_at(b, c), head > 0}};
         }
       }
     finish_half(pending, 0);
@@ -231,15 +261,16 @@ struct AmxScorer : AmxLines {
       // The first query that sees the first key, rounded down to whole tiles.
       const int64_t sees = block - (seq.keys - seq.queries) - b.queries.first;
       int64_t row = sees <= 0 ? 0 : sees / b.per_tile * b.per_tile;
-      if (seq.heads % (2 * kTileRows) == 0 && seq.width == 4 * kTilePairs) {
-        score_heads_block<4>(b, keys, row, column);
+      constexpr int64_t kWide = 128;  // DeepSeek-V3.2's
+      if (seq.heads % (2 * kTileRows) == 0 && seq.width == kWide) {
+        score_heads_block<kWide / kColumns>(b, keys, row, column);
         continue;
       }
       if constexpr (kHeads > 0) {
-        if (seq.heads == kHeads && (seq.width == kTilePairs || seq.width == 2 * kTilePairs)) {
+        if (seq.heads == kHeads && (seq.width == kColumns || seq.width == 2 * kColumns)) {
           for (int64_t s = keys.first; s < keys.last; s += kPairKeys) {
             const float* packed = seq.packed + s * packed_width(seq.width);
-            if (seq.width == kTilePairs)
+            if (seq.width == kColumns)
               score_narrow<kHeads, 1>(b, packed, row, s - chunk);
             else
               score_narrow<kHeads, 2>(b, packed, row, s - chunk);
@@ -256,7 +287,7 @@ struct AmxScorer : AmxLines {
     const auto& seq = *static_cast<const Sequence*>(inputs);
     const int64_t end = least(chunk + kChunk, visible(seq, queries.last - 1));
     const Tiles tiles;
-    Block b{seq, queries, tile, seq.heads < kTileRows ? kTileRows / seq.heads : 1, {}, {}};
+    Block b{seq, queries, tile, chunk, seq.heads < kTileRows ? kTileRows / seq.heads : 1, {}, {}};
     if (seq.heads % kTileRows == 0) return score_keys<16>(b, chunk, end);
     switch (seq.heads) {
       case 1:
@@ -272,7 +303,7 @@ struct AmxScorer : AmxLines {
     }
   }
 
-  static constexpr IndexerKernels<Bf16> kernels() {
+  static constexpr IndexerKernels<Element> kernels() {
     return {kKeyBlock, kChunk, packed_width, pack_keys, score_tile};
   }
 };

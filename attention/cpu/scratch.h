@@ -15,6 +15,7 @@ enum class Slot {
   kSelectTask,
   kSelectBuffer,
   kScreenCall,
+  kQuantizeCall,  ///< by the calling thread: int8 copies and their scales
   kCount,
 };
 

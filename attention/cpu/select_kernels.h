@@ -21,6 +21,7 @@ struct IndexerInputs {
   const float* packed;  ///< of pack_keys; only dense kernels read it
   const float* weight;  ///< [queries][heads]
   int64_t queries, keys, heads, width;
+  const float* key_scale = nullptr;  ///< [keys rounded up to blocks], of int8 keys
 };
 using IndexerSequence = IndexerInputs<float>;
 
@@ -70,6 +71,16 @@ struct IndexerKernels {
   /// Packs key blocks [first, last), zeros after the last key.
   void (*pack_keys)(const IndexerInputs<Element>&, Range blocks, float* packed);
   TileFunction score_tile;
+};
+
+/// The indexer in int8: every row of q and k has a power of two as its scale. Those of q go into the
+/// weights, those of k into IndexerInputs::key_scale.
+struct Int8Kernels {
+  IndexerKernels<int8_t> indexer;
+
+  /// n rows of `width` float32 or bfloat16 to int8; scale[row] is NaN where one is not finite.
+  void (*quantize_float)(const void* rows, int64_t n, int64_t width, int8_t* out, float* scale);
+  void (*quantize_bfloat16)(const void* rows, int64_t n, int64_t width, int8_t* out, float* scale);
 };
 
 /// Upper bounds over some keys: of ||k||, and of ||k - bf16(k)||.
@@ -170,5 +181,6 @@ extern const IndexerKernels<Bf16> kIndexerAvx512Bf16;
 extern const IndexerKernels<Bf16> kIndexerAmx;
 extern const ScreenKernels kScreenAvx512Bf16;
 extern const ScreenKernels kScreenAmx;
+extern const Int8Kernels kInt8Amx;
 
 }  // namespace dsa::cpu
