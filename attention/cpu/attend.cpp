@@ -37,6 +37,14 @@ int64_t block_queries(const AttendShape& n, int64_t blocks_per_query_range) {
   return n.block(floats * int64_t{sizeof(float)}, blocks_per_query_range);
 }
 
+/// Queries of one call of a shared kernel, which fetches the next one early. Results do not depend
+/// on it.
+int64_t shared_queries(const AttendShape& n) {
+  const int64_t fair =
+      n.batch * n.queries * n.kv_heads / (8 * int64_t{at::get_num_threads()}) + 1;
+  return std::min(fair, int64_t{16});
+}
+
 struct Inputs {
   const AttendKernels& kernels;
   const AttendShape& n;
@@ -72,11 +80,16 @@ QueryBlock query_block(const Inputs& in, const float* keys, int64_t b, int64_t g
 void shared_forward(const Inputs& in, const SharedKernel& kernel, const at::Tensor& v,
                     ops::AttentionResult& result) {
   const AttendShape& n = in.n;
-  for_each_block(n.batch * n.queries * n.kv_heads, [&](int64_t task) {
-    const int64_t g = task % n.kv_heads, row = task / n.kv_heads, b = row / n.queries;
+  const int64_t step = shared_queries(n);
+  const int64_t blocks = (n.queries + step - 1) / step;
+  for_each_block(n.batch * blocks * n.kv_heads, [&](int64_t task) {
+    const int64_t g = task % n.kv_heads, b = task / n.kv_heads / blocks;
+    const int64_t begin = task / n.kv_heads % blocks * step, row = b * n.queries + begin;
     const int64_t head = row * n.heads + g * n.group();
     SharedBlock block{};
     block.q = element(in.q, head * n.width);
+    block.q_token = n.heads * n.width;
+    block.queries = std::min(step, n.queries - begin);
     block.heads = n.group();
     block.width = n.width;
     block.v_width = n.v_width;
@@ -85,10 +98,13 @@ void shared_forward(const Inputs& in, const SharedKernel& kernel, const at::Tens
     block.k_stride = n.kv_heads * n.width;
     block.v_stride = n.kv_heads * n.v_width;
     block.ids = in.selection.indices.const_data_ptr<int32_t>() + row * n.top_k;
-    block.count = in.selection.count.const_data_ptr<int32_t>()[row];
+    block.counts = in.selection.count.const_data_ptr<int32_t>() + row;
+    block.top_k = n.top_k;
     block.scale = in.scale;
     block.out = mutable_element(result.out, head * n.v_width);
+    block.out_token = n.heads * n.v_width;
     block.lse = result.lse.mutable_data_ptr<float>() + head;
+    block.lse_token = n.heads;
     block.scratch = scratch<float>(Slot::kAttendTask, kernel.scratch(block));
     kernel.forward(block);
   });

@@ -1,7 +1,18 @@
 // Sparse-attention kernels for one ISA; compiled with its flags (CMakeLists.txt).
 #include "attention/cpu/attend_impl.h"
+#include "attention/cpu/attend_shared_amx_impl.h"
 #include "attention/cpu/simd_avx512bf16.h"
 
 namespace dsa::cpu {
-constinit const AttendKernels kAttendAmx = attend_kernels_of<Avx512Bf16, PairUnits<Avx512Bf16>>();
+namespace {
+
+constexpr AttendKernels amx_kernels() {
+  AttendKernels kernels = attend_kernels_of<Avx512Bf16, PairUnits<Avx512Bf16>>();
+  kernels.shared_bfloat16 = {shared_amx_scratch, shared_amx_forward};
+  return kernels;
 }
+
+}  // namespace
+
+constinit const AttendKernels kAttendAmx = amx_kernels();
+}  // namespace dsa::cpu

@@ -36,19 +36,24 @@ struct ForwardBlock {
   int64_t lse_token;
 };
 
-/// One query and the heads that share one kv head, where those are many.
+/// A block of queries and the heads that share one kv head, where those are many.
 struct SharedBlock {
-  const void* q;  ///< [heads][width]
+  const void* q;    ///< first query, [heads][width]
+  int64_t q_token;  ///< elements from one query to the next
+  int64_t queries;
   int64_t heads, width, v_width;
   const void* k;  ///< row of key 0
   const void* v;
   int64_t k_stride, v_stride;  ///< elements from one key's row to the next
   const int32_t* ids;
-  int64_t count;
+  const int32_t* counts;
+  int64_t top_k;
   float scale;
-  void* out;       ///< [heads][v_width]
-  float* lse;      ///< [heads], natural logarithm
-  float* scratch;  ///< of the size SharedKernel::scratch gives, in floats
+  void* out;  ///< first query, [heads][v_width]
+  int64_t out_token;
+  float* lse;  ///< natural logarithm; heads side by side
+  int64_t lse_token;
+  float* scratch;  ///< of the size SharedKernel::scratch gives, in floats; at a cache line
 };
 
 /// Heads from which packing the rows for a dense product pays in float32.

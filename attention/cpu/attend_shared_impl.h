@@ -137,11 +137,18 @@ int64_t shared_scratch_of(const SharedBlock& b) {
   return SharedSizes<Isa, Units>(b).total(b.heads);
 }
 
-/// One query: its heads, and the keys it selected.
+/// One query at a time: its heads, and the keys it selected.
 template <class Isa, class Units>
 class SharedQuery {
  public:
-  SharedQuery(const SharedBlock& b) : b_(b), n_(b) {
+  SharedQuery(const SharedBlock& b, int64_t query)
+      : b_(b),
+        n_(b),
+        query_(static_cast<const Source*>(b.q) + query * b.q_token),
+        ids_(b.ids + query * b.top_k),
+        count_(b.counts[query]),
+        result_(static_cast<Source*>(b.out) + query * b.out_token),
+        lse_(b.lse + query * b.lse_token) {
     float* at = b.scratch;
     const auto take = [&](int64_t floats) {
       float* part = at;
@@ -160,16 +167,16 @@ class SharedQuery {
 
   void forward() {
     for (int64_t h = 0; h < b_.heads; ++h) {
-      const Source* q = static_cast<const Source*>(b_.q) + h * b_.width;
+      const Source* q = query_ + h * b_.width;
       for (int64_t u = 0; u < n_.units; u += Isa::kWidth)
         Isa::store(q_ + h * n_.q_stride() + u, Units::load(q, u, b_.width));
       largest_[h] = kLowest;
       sum_[h] = 0;
     }
-    for (int64_t first = 0; first < b_.count; first += n_.chunk) {
-      const int64_t keys = b_.count - first < n_.chunk ? b_.count - first : n_.chunk;
-      score(b_.ids + first, keys);
-      pack_values(b_.ids + first, keys);
+    for (int64_t first = 0; first < count_; first += n_.chunk) {
+      const int64_t keys = count_ - first < n_.chunk ? count_ - first : n_.chunk;
+      score(ids_ + first, keys);
+      pack_values(ids_ + first, keys);
       weigh(keys, first > 0);
       add_values(keys, first > 0);
     }
@@ -283,9 +290,9 @@ class SharedQuery {
 
   void store() {
     for (int64_t h = 0; h < b_.heads; ++h) {
-      Source* out = static_cast<Source*>(b_.out) + h * b_.v_width;
-      const bool empty = b_.count == 0;
-      b_.lse[h] = empty ? -__builtin_inff() : (largest_[h] + __builtin_log2f(sum_[h])) * kLn2;
+      Source* out = result_ + h * b_.v_width;
+      const bool empty = count_ == 0;
+      lse_[h] = empty ? -__builtin_inff() : (largest_[h] + __builtin_log2f(sum_[h])) * kLn2;
       const auto factor = Isa::set1(empty ? 0.0f : 1.0f / sum_[h]);
       for (int64_t x = 0; x < b_.v_width; x += W) {
         const auto total = empty ? Isa::zero() : Isa::load(out_ + h * n_.v_padded + x);
@@ -296,12 +303,17 @@ class SharedQuery {
 
   const SharedBlock& b_;
   const SharedSizes<Isa, Units> n_;
+  const Source* query_;
+  const int32_t* ids_;
+  int64_t count_;
+  Source* result_;
+  float* lse_;
   float *q_, *keys_, *scores_, *weights_, *values_, *out_, *largest_, *sum_;
 };
 
 template <class Isa, class Units>
 void shared_forward_of(const SharedBlock& b) {
-  SharedQuery<Isa, Units>(b).forward();
+  for (int64_t query = 0; query < b.queries; ++query) SharedQuery<Isa, Units>(b, query).forward();
 }
 
 template <class Isa, class Units>
