@@ -1,10 +1,10 @@
-// Sparse-attention forward in bfloat16 on AMX where many heads share one kv head (MQA, and MLA in MQA
-// mode). Bound by tiles read from L2: a product of two tiles takes 16 cycles, and so does reading one
-// and a half of them from there.
+// Sparse-attention forward in bfloat16 on AMX where many heads share one kv head (MQA, and MLA in
+// MQA mode). Bound by reads: the rows of a query from L3 (3 ns a line of 64 bytes), and tiles from L2
+// (22 cycles each, where a product of two takes 16).
 //
-// Scores are K Q^T (lanes are heads), so K's rows are A as they lie; they are copied to whole tiles on
-// the way. Values are P V with V's rows side by side in pairs, which are made on the way too: neither
-// copy leaves L1.
+// Scores are K Q^T (lanes are heads), so K's rows are an operand as they lie; they are copied to
+// whole tiles on the way. Values are P V with V's rows side by side in pairs, made on the way too:
+// neither copy leaves L1.
 #pragma once
 #include "attention/cpu/amx.h"
 #include "attention/cpu/attend_kernels.h"
@@ -35,8 +35,8 @@ struct SharedAmxSizes {
   int64_t key_bytes() const { return slices * 2 * kTileBytes; }
   int64_t value_bytes() const { return chunk * 64; }
   int64_t total() const {
-    return q_bytes() + out_bytes() + 2 * head_bytes() + score_bytes() +
-           weight_bytes() + key_bytes() + value_bytes() + 4 * kTileBytes + chunk * 16 + 64;
+    return q_bytes() + out_bytes() + 4 * head_bytes() + score_bytes() + weight_bytes() +
+           key_bytes() + value_bytes() + 4 * kTileBytes + chunk * 16;
   }
 };
 
@@ -59,6 +59,8 @@ class SharedAmx {
     q_ = take(n_.q_bytes());
     out_ = take(n_.out_bytes());
     largest_ = reinterpret_cast<float*>(take(n_.head_bytes()));
+    ratio_ = reinterpret_cast<float*>(take(n_.head_bytes()));
+    inverse_ = reinterpret_cast<float*>(take(n_.head_bytes()));
     sum_ = reinterpret_cast<float*>(take(n_.head_bytes()));
   }
 
@@ -118,8 +120,8 @@ class SharedAmx {
     ahead_.lines = bytes / (64 * (steps + 1)) + 1;
   }
 
-  /// The last key stands in for those that fill up a group: a row of a key that was not selected must
-  /// not enter, even with weight 0, for it may hold NaN.
+  /// The last key stands in for those that fill up a group: a row of a key that was not selected
+  /// must not enter, even with weight 0, for it may hold NaN.
   void find_rows(const SharedChunk& c, const int32_t* ids) {
     for (int64_t j = 0; j < c.groups * kGroup; ++j) {
       const int64_t id = ids[j < c.keys ? j : c.keys - 1];
@@ -142,7 +144,7 @@ class SharedAmx {
     ScoreStep step{};
     step.keys = keys_;
     step.width = b_.width;
-    step.slots = n_.head_tiles > 2 ? 63 : 3;
+    step.slots = n_.head_tiles > 2 ? -1 : 3;
     step.ahead = &ahead_;
     for (int64_t group = 0; group < c.groups; ++group) {
       step.rows = k_rows_ + group * kGroup;
@@ -161,21 +163,18 @@ class SharedAmx {
     }
   }
 
-  /// scores_ -> weights_ relative to the largest score so far; what was summed before is rescaled.
+  /// scores_ -> weights_ relative to the largest score so far.
   void weigh(const SharedChunk& c) {
     const float factor = __builtin_fabsf(b_.scale) * kLog2E;
-    alignas(64) float ratio[kTileRows];
     for (int64_t g = 0; g < n_.head_tiles; ++g) {
       const float* s = reinterpret_cast<const float*>(scores_ + g * n_.chunk * 64);
-      const bool grew = weigh_heads(s, c.keys, factor, largest_ + g * kTileRows,
-                                    sum_ + g * kTileRows, ratio, weights_ + g * n_.chunk * 32,
-                                    &values_ahead_);
-      if (grew && !c.first)
-        rescale_heads(ratio, n_.v_slices * 2,
-                      reinterpret_cast<float*>(out_ + g * n_.v_slices * 2 * kTileBytes));
+      weigh_heads(s, c.keys, factor, largest_ + g * kTileRows, sum_ + g * kTileRows,
+                  ratio_ + g * kTileRows, weights_ + g * n_.chunk * 32, &values_ahead_);
       if (!c.last) continue;
-      for (int64_t h = g * kTileRows; h < (g + 1) * kTileRows && h < b_.heads; ++h)
-        c.lse[h] = (largest_[h] + __builtin_log2f(sum_[h])) * kLn2;
+      for (int64_t h = g * kTileRows; h < (g + 1) * kTileRows; ++h) {
+        if (h < b_.heads) c.lse[h] = (largest_[h] + __builtin_log2f(sum_[h])) * kLn2;
+        inverse_[h] = 1.0f / sum_[h];
+      }
     }
   }
 
@@ -184,63 +183,58 @@ class SharedAmx {
     step.rows = v_rows_;
     step.groups = c.groups;
     step.width = b_.v_width;
-    step.zero = c.first;
+    step.values = values_;
+    step.sums = sums_;
+    step.weights = weights_;
     if (n_.head_tiles == 1) return add_values_one(c, step);
     const int64_t weights = n_.chunk * 32;
     for (int64_t y = 0; y * kTilePairs < b_.v_width; ++y) {
-      step.values = values_;
       step.slice = y;
       for (int64_t g = 0; g < n_.head_tiles; g += 2) {
         const bool two = g + 1 < n_.head_tiles;
         step.weights = weights_ + g * weights;
-        char* out = out_ + (g * n_.v_slices + y) * 2 * kTileBytes;
-        step.from = out;
-        step.to = c.last ? reinterpret_cast<char*>(sums_) : out;
-        step.from_stride = n_.v_slices * 2 * kTileBytes;
-        step.to_stride = c.last ? 2 * kTileBytes : step.from_stride;
         if (two)
           g == 0 ? value_two<true>(step, weights) : value_two<false>(step, weights);
         else
           value_one(step);
-        if (c.last) store(c, g, two ? 2 : 1, y);
+        store(c, g, y, sums_);
+        if (two) store(c, g + 1, y, sums_ + 512);
       }
     }
   }
 
   void add_values_one(const SharedChunk& c, ValueStep& step) {
     for (int64_t y = 0; y < n_.v_slices; y += 2) {
-      step.values = values_;
       step.slice = y;
-      step.weights = weights_;
-      step.from = out_ + y * 2 * kTileBytes;
-      step.to = c.last ? reinterpret_cast<char*>(sums_) : out_ + y * 2 * kTileBytes;
       value_wide(step);
-      if (!c.last) continue;
-      store(c, 0, 1, y);
-      store_slice(sums_ + 512, sum_, b_.heads, b_.v_width - (y + 1) * kTilePairs,
-                  c.result + (y + 1) * kTilePairs, b_.v_width);
+      store(c, 0, y, sums_);
+      store(c, 0, y + 1, sums_ + 512);
     }
   }
 
-  /// sums_ of `tiles` head tiles from g, slice y, to the result.
-  void store(const SharedChunk& c, int64_t g, int64_t tiles, int64_t y) {
-    for (int64_t t = 0; t < tiles; ++t)
-      store_slice(sums_ + t * 512, sum_ + (g + t) * kTileRows, b_.heads - (g + t) * kTileRows,
+  /// The sums of a chunk, head tile g and slice y, to those of the query or to its result.
+  void store(const SharedChunk& c, int64_t g, int64_t y, float* sums) {
+    float* so_far = reinterpret_cast<float*>(out_ + (g * n_.v_slices + y) * 2 * kTileBytes);
+    if (!c.first) add_earlier(ratio_ + g * kTileRows, so_far, sums);
+    if (c.last)
+      store_slice(sums, inverse_ + g * kTileRows, b_.heads - g * kTileRows,
                   b_.v_width - y * kTilePairs,
-                  c.result + (g + t) * kTileRows * b_.v_width + y * kTilePairs, b_.v_width);
+                  c.result + g * kTileRows * b_.v_width + y * kTilePairs, b_.v_width);
+    else
+      __builtin_memcpy(so_far, sums, 2 * kTileBytes);
   }
 
   const SharedBlock& b_;
   const SharedAmxSizes n_;
   char *keys_, *values_, *scores_, *weights_, *q_, *out_;
-  float *sums_, *largest_, *sum_;
+  float *sums_, *largest_, *sum_, *ratio_, *inverse_;
   const Bf16 **k_rows_, **v_rows_;
   Ahead ahead_{};
   RowsAhead values_ahead_{};
 };
 
 inline int64_t shared_amx_scratch(const SharedBlock& b) {
-  return SharedAmxSizes(b).total() / int64_t{sizeof(float)} + 16;
+  return SharedAmxSizes(b).total() / int64_t{sizeof(float)};
 }
 
 inline void shared_amx_forward(const SharedBlock& b) {

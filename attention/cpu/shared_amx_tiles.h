@@ -73,8 +73,8 @@ inline void pack_heads(const Bf16* q, int64_t stride, int64_t heads, int64_t wid
   }
 }
 
-/// Lines of memory that will be needed, asked for a few at a time while tiles are multiplied: q of the
-/// next query, and the result of this one, whose lines are read before they are written.
+/// Lines of memory that will be needed, asked for a few at a time while tiles are multiplied: q of
+/// the next query, and the result of this one, whose lines are read before they are written.
 struct Ahead {
   const char *q, *q_end;
   char *out, *out_end;
@@ -94,10 +94,10 @@ struct Ahead {
 /// Rows that will be needed, the same way.
 struct RowsAhead {
   const Bf16* const* rows;
-  int64_t count;      ///< rows left
+  int64_t count;  ///< rows left
   int64_t row_bytes;
-  int64_t lines;      ///< a step
-  int64_t offset;     ///< in the first row
+  int64_t lines;   ///< a step
+  int64_t offset;  ///< in the first row
 
   [[gnu::always_inline]] void step() {
     if (count <= 0) return;
@@ -116,10 +116,10 @@ struct RowsAhead {
 struct ScoreStep {
   const Bf16* const* rows;
   int64_t width, begin, end;
-  int64_t slots;  ///< slices that keys has room for less one: all ones in binary
-  char* keys;     ///< [slots][32 keys][32 columns]
-  const char* q;      ///< of the first head tile
-  char* scores;       ///< [32 keys][16 heads]
+  int64_t slots;  ///< a mask: slice x of keys is at (x - begin) & slots
+  char* keys;     ///< [slices][32 keys][32 columns]
+  const char* q;  ///< of the first head tile
+  char* scores;   ///< [32 keys][16 heads]
   Ahead* ahead;
 
   char* slot(int64_t x) const { return keys + ((x - begin) & slots) * 2 * kTileBytes; }
@@ -129,7 +129,10 @@ template <bool kCopy>
 void score_two(const ScoreStep& s, int64_t q_stride, int64_t score_stride) {
   char* second = s.scores + score_stride;
   if (s.begin == 0) {
-    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
   } else {
     _tile_loadd(0, s.scores, 64);
     _tile_loadd(1, second, 64);
@@ -138,8 +141,7 @@ void score_two(const ScoreStep& s, int64_t q_stride, int64_t score_stride) {
   }
   if (kCopy) copy_keys(s.rows, s.begin, s.width, s.slot(s.begin));
   for (int64_t x = s.begin; x < s.end; ++x) {
-    if (kCopy && x + 1 < s.end)
-      copy_keys(s.rows, x + 1, s.width, s.slot(x + 1));
+    if (kCopy && x + 1 < s.end) copy_keys(s.rows, x + 1, s.width, s.slot(x + 1));
     s.ahead->step();
     const char *a = s.slot(x), *b = s.q + x * kTileBytes;
     _tile_loadd(4, a, 64);
@@ -161,17 +163,18 @@ void score_two(const ScoreStep& s, int64_t q_stride, int64_t score_stride) {
 template <bool kCopy>
 void score_one(const ScoreStep& s) {
   alignas(64) float odd[512];
-  _tile_zero(1); _tile_zero(3);
+  _tile_zero(1);
+  _tile_zero(3);
   if (s.begin == 0) {
-    _tile_zero(0); _tile_zero(2);
+    _tile_zero(0);
+    _tile_zero(2);
   } else {
     _tile_loadd(0, s.scores, 64);
     _tile_loadd(2, s.scores + kTileBytes, 64);
   }
   if (kCopy) copy_keys(s.rows, s.begin, s.width, s.slot(s.begin));
   for (int64_t x = s.begin; x < s.end; x += 2) {
-    if (kCopy && x + 1 < s.end)
-      copy_keys(s.rows, x + 1, s.width, s.slot(x + 1));
+    if (kCopy && x + 1 < s.end) copy_keys(s.rows, x + 1, s.width, s.slot(x + 1));
     s.ahead->step();
     const char *a = s.slot(x), *b = s.q + x * kTileBytes;
     _tile_loadd(6, b, 64);
@@ -181,8 +184,7 @@ void score_one(const ScoreStep& s) {
     _tile_dpbf16ps(2, 5, 6);
     if (x + 1 == s.end) break;
     s.ahead->step();
-    if (kCopy && x + 2 < s.end)
-      copy_keys(s.rows, x + 2, s.width, s.slot(x + 2));
+    if (kCopy && x + 2 < s.end) copy_keys(s.rows, x + 2, s.width, s.slot(x + 2));
     a = s.slot(x + 1);
     _tile_loadd(7, b + kTileBytes, 64);
     _tile_loadd(4, a, 64);
@@ -199,7 +201,7 @@ void score_one(const ScoreStep& s) {
     _mm512_store_ps(scores + j, _mm512_add_ps(_mm512_load_ps(scores + j), _mm512_load_ps(odd + j)));
 }
 
-/// 2^x for x <= 0, relative error 4e-6 and at least 2^-126: enough for weights of 8 bits.
+/// 2^x for x <= 0, relative error 6e-5 and at least 2^-126: enough for weights of 8 bits.
 [[gnu::always_inline]] inline __m512 exp2_coarse(__m512 x) {
   const __m512 magic = _mm512_set1_ps(12582912.0f);  // rounds to an integer in the low bits
   x = _mm512_max_ps(x, _mm512_set1_ps(-126.0f));
@@ -223,8 +225,8 @@ void score_one(const ScoreStep& s) {
 }
 
 /// Softmax of one head tile: scores [keys][16] to A tiles of weights, relative to the largest score
-/// so far. Returns whether that grew; ratio is by what it scales earlier sums.
-inline bool weigh_heads(const float* scores, int64_t keys, float factor, float* largest, float* sum,
+/// so far. ratio is by what that scales earlier sums.
+inline void weigh_heads(const float* scores, int64_t keys, float factor, float* largest, float* sum,
                         float* ratio, char* weights, RowsAhead* values) {
   const __m512 f = _mm512_set1_ps(factor), zero = _mm512_setzero_ps();
   const __m512 before = _mm512_load_ps(largest);
@@ -268,41 +270,23 @@ inline bool weigh_heads(const float* scores, int64_t keys, float factor, float* 
     for (int64_t i = 0; i < 16; ++i) _mm512_store_ps(weights + j * 32 + i * 64, pairs[i]);
   }
   _mm512_store_ps(sum, total);
-  return _mm512_cmp_ps_mask(before, top, _CMP_NEQ_UQ) != 0;
-}
-
-/// tiles[16 heads][16] *= ratio[head]
-inline void rescale_heads(const float* ratio, int64_t tiles, float* sums) {
-  for (int64_t t = 0; t < tiles; ++t)
-    for (int64_t h = 0; h < 16; ++h) {
-      float* at = sums + t * 256 + h * 16;
-      _mm512_store_ps(at, _mm512_mul_ps(_mm512_set1_ps(ratio[h]), _mm512_load_ps(at)));
-    }
 }
 
 /// Weighted sums of one slice of values over all groups of a chunk.
 struct ValueStep {
   const Bf16* const* rows;
-  int64_t groups, width;
-  int64_t slice;
+  int64_t groups, width, slice;
   char* values;         ///< [groups][2][16 pairs][16 columns]
   const char* weights;  ///< [groups][16 heads][16 pairs]
-  bool zero;            ///< start from 0, not from `from`
-  const char* from;
-  char* to;
-  int64_t from_stride, to_stride;  ///< bytes from one head tile to the next
+  float* sums;          ///< [head tiles or slices][2][16 heads][16 columns]
 };
 
 template <bool kCopy>
 void value_two(const ValueStep& s, int64_t weight_stride) {
-  if (s.zero) {
-    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
-  } else {
-    _tile_loadd(0, s.from, 64);
-    _tile_loadd(1, s.from + kTileBytes, 64);
-    _tile_loadd(2, s.from + s.from_stride, 64);
-    _tile_loadd(3, s.from + s.from_stride + kTileBytes, 64);
-  }
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
   if (kCopy) pair_values(s.rows, s.slice, s.width, s.values);
   for (int64_t group = 0; group < s.groups; ++group) {
     const char *a = s.weights + group * kTileBytes, *b = s.values + group * 2 * kTileBytes;
@@ -318,20 +302,16 @@ void value_two(const ValueStep& s, int64_t weight_stride) {
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
-  _tile_stored(0, s.to, 64);
-  _tile_stored(1, s.to + kTileBytes, 64);
-  _tile_stored(2, s.to + s.to_stride, 64);
-  _tile_stored(3, s.to + s.to_stride + kTileBytes, 64);
+  _tile_stored(0, s.sums, 64);
+  _tile_stored(1, s.sums + 256, 64);
+  _tile_stored(2, s.sums + 512, 64);
+  _tile_stored(3, s.sums + 768, 64);
 }
 
 /// The last head tile where their number is odd.
 inline void value_one(const ValueStep& s) {
-  if (s.zero) {
-    _tile_zero(0); _tile_zero(1);
-  } else {
-    _tile_loadd(0, s.from, 64);
-    _tile_loadd(1, s.from + kTileBytes, 64);
-  }
+  _tile_zero(0);
+  _tile_zero(1);
   for (int64_t group = 0; group < s.groups; ++group) {
     const char* b = s.values + group * 2 * kTileBytes;
     _tile_loadd(4, s.weights + group * kTileBytes, 64);
@@ -340,20 +320,16 @@ inline void value_one(const ValueStep& s) {
     _tile_loadd(7, b + kTileBytes, 64);
     _tile_dpbf16ps(1, 4, 7);
   }
-  _tile_stored(0, s.to, 64);
-  _tile_stored(1, s.to + kTileBytes, 64);
+  _tile_stored(0, s.sums, 64);
+  _tile_stored(1, s.sums + 256, 64);
 }
 
 /// One head tile alone, two slices.
 inline void value_wide(const ValueStep& s) {
-  if (s.zero) {
-    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
-  } else {
-    _tile_loadd(0, s.from, 64);
-    _tile_loadd(1, s.from + kTileBytes, 64);
-    _tile_loadd(2, s.from + 2 * kTileBytes, 64);
-    _tile_loadd(3, s.from + 3 * kTileBytes, 64);
-  }
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
   const auto pair = [&](int64_t group) {
     char* to = s.values + group % 2 * 4 * kTileBytes;
     pair_values(s.rows + group * 32, s.slice, s.width, to);
@@ -373,24 +349,35 @@ inline void value_wide(const ValueStep& s) {
     _tile_loadd(5, b + 3 * kTileBytes, 64);
     _tile_dpbf16ps(3, 4, 5);
   }
-  _tile_stored(0, s.to, 64);
-  _tile_stored(1, s.to + kTileBytes, 64);
-  _tile_stored(2, s.to + 2 * kTileBytes, 64);
-  _tile_stored(3, s.to + 3 * kTileBytes, 64);
+  _tile_stored(0, s.sums, 64);
+  _tile_stored(1, s.sums + 256, 64);
+  _tile_stored(2, s.sums + 512, 64);
+  _tile_stored(3, s.sums + 768, 64);
 }
 
-/// sums[2][16 heads][16 columns] of pair_values' columns / sum[head] to up to 32 columns of result rows.
-inline void store_slice(const float* sums, const float* sum, int64_t heads, int64_t width,
+/// sums[2][16 heads][16 columns] += ratio[head] * earlier
+inline void add_earlier(const float* ratio, const float* earlier, float* sums) {
+  for (int64_t h = 0; h < 16; ++h) {
+    const __m512 r = _mm512_set1_ps(ratio[h]);
+#pragma GCC unroll 2
+    for (int64_t x = h * 16; x < 512; x += 256)
+      _mm512_store_ps(sums + x, _mm512_fmadd_ps(r, _mm512_load_ps(earlier + x),
+                                                _mm512_load_ps(sums + x)));
+  }
+}
+
+/// sums[2][16 heads][16 columns] * factor[head], columns as pair_values left them, to at most 32
+/// columns of result rows.
+inline void store_slice(const float* sums, const float* factor, int64_t heads, int64_t width,
                         Bf16* result, int64_t stride) {
   const __mmask32 columns = first_halves(width);
-  const __m512i low =
-      _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+  const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
   const __m512i high =
       _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
   for (int64_t h = 0; h < 16 && h < heads; ++h) {
-    const __m512 factor = _mm512_set1_ps(1.0f / sum[h]);
-    const __m512 a = _mm512_mul_ps(factor, _mm512_load_ps(sums + h * 16));
-    const __m512 b = _mm512_mul_ps(factor, _mm512_load_ps(sums + 256 + h * 16));
+    const __m512 f = _mm512_set1_ps(factor[h]);
+    const __m512 a = _mm512_mul_ps(f, _mm512_load_ps(sums + h * 16));
+    const __m512 b = _mm512_mul_ps(f, _mm512_load_ps(sums + 256 + h * 16));
     const __m512bh pairs = _mm512_cvtne2ps_pbh(_mm512_permutex2var_ps(a, high, b),
                                                _mm512_permutex2var_ps(a, low, b));
     _mm512_mask_storeu_epi16(result + h * stride, columns, reinterpret_cast<__m512i>(pairs));
