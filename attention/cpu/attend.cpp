@@ -164,6 +164,7 @@ ops::AttentionResult sparse_forward(const at::Tensor& q, const at::Tensor& k, co
   ops::AttentionResult result{
       at::empty({n.batch, n.queries, n.heads, n.v_width}, q.options()),
       at::empty({n.batch, n.queries, n.heads}, q.options().dtype(at::kFloat))};
+  advise_huge_pages(mutable_element(result.out, 0), static_cast<int64_t>(result.out.nbytes()));
   const Inputs in{kernels, n, q, k, selection, static_cast<float>(scale)};
   const bool bf16 = is_bf16(q);
   if (n.group() >= (bf16 ? kernels.shared_bfloat16_heads : kSharedFloatHeads))

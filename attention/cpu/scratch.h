@@ -28,6 +28,10 @@ T* scratch(Slot slot, int64_t count) {
   return static_cast<T*>(scratch_bytes(slot, count * static_cast<int64_t>(sizeof(T))));
 }
 
+/// Asks for huge pages under fresh memory of a result, where it spans some: the first touch of a
+/// 4 KiB page costs 3 us here, a sixth of a call that shares rows between heads.
+void advise_huge_pages(void* memory, int64_t bytes);
+
 /// Bytes held by the scratch of all threads now.
 int64_t scratch_live_bytes();
 
