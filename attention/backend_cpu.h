@@ -13,6 +13,19 @@ AttentionGrads sparse_backward(const at::Tensor& dout, const at::Tensor& q, cons
 at::Tensor attention_mass(const at::Tensor& q, const at::Tensor& k, const ops::Selection& selection,
                           const at::Tensor& lse, double scale);
 
+/// What this thread's last sparse_forward did with bfloat16 where few heads share a kv head: blocks of
+/// up to 256 queries, those of them that looked at the keys of 16 queries together, and what was
+/// measured to decide: keys that 16 neighbouring queries select together, over those that one selects
+/// (1 to 16). All 0 if the kernels did not run.
+struct NarrowCount {
+  int64_t blocks = 0, by_union = 0;
+  double overlap = 0;
+};
+NarrowCount last_narrow();
+/// For tests: every block goes one way, or as measured.
+enum class NarrowChoice : int32_t;
+void choose_narrow(NarrowChoice choice);
+
 }  // namespace dsa::cpu
 
 namespace dsa {

@@ -10,8 +10,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include <atomic>
+
 namespace dsa::cpu {
 namespace {
+
+thread_local NarrowCount last_narrow_count;
+std::atomic<NarrowChoice> narrow_choice{NarrowChoice::kMeasured};
 
 constexpr int64_t kPackedKeys = 256;  // of one packing task
 
@@ -136,6 +141,106 @@ void forward_element(const Inputs& in, const at::Tensor& v, int64_t b,
   });
 }
 
+/// Rows of batch element b in bfloat16, packed.
+struct Narrow {
+  NarrowRows rows;
+  bool finite;
+};
+
+Narrow narrow_rows(const NarrowKernel& kernel, const at::Tensor& k, const at::Tensor& v,
+                   int64_t b) {
+  const int64_t keys = k.size(1), kv_heads = k.size(2), width = k.size(3), v_width = v.size(3);
+  const auto rounded = [](int64_t n) { return (n + 31) / 32 * 32; };
+  NarrowRows rows{rounded(keys), rounded(width), rounded(v_width), nullptr, nullptr, nullptr};
+  const int64_t k_bytes = 2 * kv_heads * rows.keys * rows.padded;
+  const int64_t v_bytes = 2 * kv_heads * rows.keys * rows.v_padded;
+  char* packed = scratch<char>(Slot::kAttendCall, k_bytes + 2 * v_bytes);
+  rows.k = packed;
+  rows.v = packed + k_bytes;
+  rows.v_pairs = reinterpret_cast<uint32_t*>(packed + k_bytes + v_bytes);
+  std::atomic<bool> finite{true};
+  for_each_range(keys, kPackedKeys, [&](int64_t begin, int64_t end) {
+    for (int64_t g = 0; g < kv_heads; ++g) {
+      const int64_t row = (b * keys + begin) * kv_heads + g;
+      const NarrowSource source{element(k, row * width), element(v, row * v_width),
+                                kv_heads * width,        kv_heads * v_width,
+                                width,                   v_width,
+                                g,                       begin,
+                                end};
+      if (!kernel.pack(source, rows)) finite = false;
+    }
+  });
+  return {rows, finite};
+}
+
+/// Queries of a block: scratch of at most 3 MiB. Depends on the shape alone.
+int64_t narrow_queries(const NarrowKernel& kernel, NarrowBlock block) {
+  block.queries = 256;
+  while (block.queries > 16 && kernel.scratch(block) > int64_t{3} << 20) block.queries /= 2;
+  return block.queries;
+}
+
+/// Tasks are blocks of queries and some kv heads: few blocks are shared out by heads, though their
+/// lists are then made more than once.
+void narrow_element(const Inputs& in, const NarrowKernel& kernel, const at::Tensor& v, int64_t b,
+                    ops::AttentionResult& result, NarrowCount& count) {
+  const AttendShape& n = in.n;
+  const Narrow packed = narrow_rows(kernel, in.k, v, b);
+  NarrowBlock whole{};
+  whole.q_token = n.heads * n.width;
+  whole.group = n.group();
+  whole.width = n.width;
+  whole.v_width = n.v_width;
+  whole.rows = packed.rows;
+  whole.finite = packed.finite;
+  whole.top_k = n.top_k;
+  whole.scale = in.scale;
+  whole.out_token = n.heads * n.v_width;
+  whole.lse_token = n.heads;
+  whole.choice = narrow_choice;
+  const int64_t step = narrow_queries(kernel, whole);
+  const int64_t blocks = (n.queries + step - 1) / step;
+  const int64_t parts =
+      std::clamp<int64_t>((4 * at::get_num_threads() + blocks - 1) / blocks, 1, n.kv_heads);
+  std::atomic<int64_t> by_union{0}, pairs{0}, together{0};
+  for_each_block(blocks * parts, [&](int64_t task) {
+    const int64_t begin = (blocks - 1 - task / parts) * step, part = task % parts;  // longest first
+    const int64_t row = b * n.queries + begin;
+    NarrowBlock block = whole;
+    block.queries = std::min(step, n.queries - begin);
+    block.q = element(in.q, row * n.heads * n.width);
+    block.kv_begin = n.kv_heads * part / parts;
+    block.kv_end = n.kv_heads * (part + 1) / parts;
+    block.ids = in.selection.indices.const_data_ptr<int32_t>() + row * n.top_k;
+    block.counts = in.selection.count.const_data_ptr<int32_t>() + row;
+    block.out = mutable_element(result.out, row * n.heads * n.v_width);
+    block.lse = result.lse.mutable_data_ptr<float>() + row * n.heads;
+    block.scratch = scratch<char>(Slot::kAttendTask, kernel.scratch(block));
+    const NarrowFacts facts = kernel.forward(block);
+    if (part > 0) return;
+    by_union += facts.by_union;
+    pairs += facts.pairs;
+    together += facts.together;
+  });
+  count = {blocks, by_union,
+           pairs > 0 ? 16.0 * static_cast<double>(together) / static_cast<double>(pairs) : 0.0};
+}
+
+NarrowCount narrow_forward(const Inputs& in, const NarrowKernel& kernel, const at::Tensor& v,
+                           ops::AttentionResult& result) {
+  std::vector<NarrowCount> counts(static_cast<size_t>(in.n.batch));
+  for_each_batch_element(in.n.batch, [&](int64_t b) {
+    narrow_element(in, kernel, v, b, result, counts[static_cast<size_t>(b)]);
+  });
+  NarrowCount sum;
+  for (const NarrowCount& c : counts) {
+    sum.blocks += c.blocks;
+    sum.by_union += c.by_union;
+    sum.overlap += c.overlap / static_cast<double>(in.n.batch);
+  }
+  return sum;
+}
+
 void mass_element(const Inputs& in, const at::Tensor& lse, int64_t b, at::Tensor& mass) {
   const AttendShape& n = in.n;
   float* packed = scratch<float>(Slot::kAttendCall, n.kv_heads * n.keys * n.padded);
@@ -167,11 +272,22 @@ ops::AttentionResult sparse_forward(const at::Tensor& q, const at::Tensor& k, co
   advise_huge_pages(mutable_element(result.out, 0), static_cast<int64_t>(result.out.nbytes()));
   const Inputs in{kernels, n, q, k, selection, static_cast<float>(scale)};
   const bool bf16 = is_bf16(q);
+  last_narrow_count = {};
   if (n.group() >= (bf16 ? kernels.shared_bfloat16_heads : kSharedFloatHeads))
     shared_forward(in, bf16 ? kernels.shared_bfloat16 : kernels.shared_float32, v, result);
+  else if (bf16 && kernels.narrow != nullptr)
+    last_narrow_count = narrow_forward(in, *kernels.narrow, v, result);
   else
     for_each_batch_element(n.batch, [&](int64_t b) { forward_element(in, v, b, result); });
   return result;
+}
+
+NarrowCount last_narrow() {
+  return last_narrow_count;
+}
+
+void choose_narrow(NarrowChoice choice) {
+  narrow_choice = choice;
 }
 
 at::Tensor attention_mass(const at::Tensor& q, const at::Tensor& k, const ops::Selection& selection,

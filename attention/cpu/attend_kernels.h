@@ -6,6 +6,10 @@
 
 namespace dsa::cpu {
 
+/// How the forward pass treats bfloat16 where few heads share a kv head: 16 neighbouring queries
+/// against all keys that they selected together, or every query by itself.
+enum class NarrowChoice : int32_t { kMeasured, kUnion, kAlone };
+
 /// A block of queries and the heads that share one kv head.
 struct QueryBlock {
   bool bf16;        ///< element type of q and out; float32 otherwise
@@ -63,6 +67,57 @@ inline constexpr int64_t kSharedFloatHeads = 16;
 struct SharedKernel {
   int64_t (*scratch)(const SharedBlock&);
   void (*forward)(const SharedBlock&);
+};
+
+/// bfloat16 rows of one batch element, packed for every kv head. Widths are padded to 32 and keys to
+/// 32, with zeros.
+struct NarrowRows {
+  int64_t keys, padded, v_padded;
+  void* k;            ///< [kv_heads][keys][padded]
+  void* v;            ///< [kv_heads][keys][v_padded]
+  uint32_t* v_pairs;  ///< [kv_heads][keys / 2][v_padded], columns in the kernel's order
+};
+
+/// Some keys of one kv head, as tensors hold them.
+struct NarrowSource {
+  const void *k, *v;           ///< row of key `begin`
+  int64_t k_stride, v_stride;  ///< elements from one key's row to the next
+  int64_t width, v_width;
+  int64_t kv_head;
+  int64_t begin, end;  ///< keys; begin is a multiple of 32, end too or the last key's successor
+};
+
+/// A block of queries of one batch element in bfloat16, whose rows stay bfloat16.
+struct NarrowBlock {
+  const void* q;  ///< first query, first of all heads; heads side by side, `width` elements each
+  int64_t q_token;
+  int64_t queries, group, width, v_width;  ///< group: query heads of a kv head
+  int64_t kv_begin, kv_end;                ///< kv heads to do
+  NarrowRows rows;
+  const int32_t* ids;  ///< [queries][top_k]
+  const int32_t* counts;
+  int64_t top_k;
+  float scale;
+  void* out;  ///< first query, first of all heads; heads side by side
+  int64_t out_token;
+  float* lse;
+  int64_t lse_token;
+  bool finite;          ///< all of k and v: only then may rows that a query did not select be touched
+  NarrowChoice choice;
+  void* scratch;  ///< of NarrowKernel::scratch bytes
+};
+
+/// Which way a block went, and why: what 16 queries in its middle have selected.
+struct NarrowFacts {
+  bool by_union;
+  int64_t pairs;     ///< selected (query, key) pairs of those queries
+  int64_t together;  ///< keys they select together
+};
+
+struct NarrowKernel {
+  int64_t (*scratch)(const NarrowBlock&);
+  bool (*pack)(const NarrowSource&, const NarrowRows&);  ///< whether all is finite
+  NarrowFacts (*forward)(const NarrowBlock&);
 };
 
 struct MassBlock {
@@ -123,6 +178,7 @@ struct AttendKernels {
 
   SharedKernel shared_float32, shared_bfloat16;
   int64_t shared_bfloat16_heads;  ///< fewer are faster one by one
+  const NarrowKernel* narrow = nullptr;  ///< null: rows of bfloat16 are widened
 
   int64_t (*mass_scratch)(const MassBlock&);
   void (*mass)(const MassBlock&);
