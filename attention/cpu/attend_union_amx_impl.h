@@ -85,23 +85,34 @@ class UnionProducts {
   /// and stored behind it: the tile unit then works while registers do, and nothing waits for it.
   void add(const UnionTile* tiles, const UnionTile* end) {
     if (tiles == end) return;
-    if constexpr (kResident) load_sums();
-    score(*tiles, tile_[0], v_copy_[0]);
-    store_scores(tile_[0]);
+    load_resident();
+    place(*tiles, tile_[0], v_copy_[0]);
+    for (int64_t half = 0; half < 2; ++half) {
+      score(tile_[0], half);
+      store_scores(tile_[0], half);
+    }
     for (int64_t i = 0; tiles + i < end; ++i) {
       Tile &now = tile_[i % 2], &other = tile_[(i + 1) % 2];
-      const uint32_t* v = other.v;
+      const Tile before = other;
       const bool more = tiles + i + 1 < end;
-      if (more) score(tiles[i + 1], other, v_copy_[(i + 1) % 3]);
-      Sums sums = weigh_half(tiles[i], now, 0, Sums{_mm512_setzero_ps(), _mm512_setzero_ps()});
-      if (i > 0) add_values(other.weights, v);
-      sums = weigh_half(tiles[i], now, 8, sums);
+      if (more) place(tiles[i + 1], other, v_copy_[(i + 1) % 3]);
+      Sums sums{_mm512_setzero_ps(), _mm512_setzero_ps()};
+      if (more) score(other, 0);
+      sums = weigh_quarter(tiles[i], now, 0, sums);
+      if (more) {
+        store_scores(other, 0);
+        score(other, 1);
+      }
+      sums = weigh_quarter(tiles[i], now, 4, sums);
+      if (more) store_scores(other, 1);
+      if (i > 0) add_values(before, 0);
+      sums = weigh_quarter(tiles[i], now, 8, sums);
+      if (i > 0) add_values(before, 1);
+      sums = weigh_quarter(tiles[i], now, 12, sums);
       turn(now);
-      if (more) store_scores(other);
       count(tiles[i], now, _mm512_add_ps(sums.even, sums.odd));
     }
-    const Tile& last = tile_[(end - tiles - 1) % 2];
-    add_values(last.weights, last.v);
+    for (int64_t half = 0; half < 2; ++half) add_values(tile_[(end - tiles - 1) % 2], half);
     if constexpr (kResident) store_sums();
   }
 
@@ -109,6 +120,7 @@ class UnionProducts {
   struct Tile {
     float* scores;      ///< [32 keys][16 queries]
     uint32_t* weights;  ///< [16 queries][16 pairs of keys]
+    const Bf16* k;      ///< [32 keys][padded]
     const uint32_t* v;  ///< [16 pairs of keys][v_padded]
   };
 
@@ -129,31 +141,41 @@ class UnionProducts {
     }
   }
 
-  void score(const UnionTile& keys, Tile& tile, uint32_t* v_copy) {
-    const int64_t width = regs() * 32;
-    const Bf16* k;
+  /// Where the tile's rows lie; gathered ones are copied.
+  void place(const UnionTile& keys, Tile& tile, uint32_t* v_copy) {
     if (keys.is_whole()) {
-      k = k_ + keys.ids[0] * width;
+      tile.k = k_ + keys.ids[0] * regs() * 32;
       tile.v = pairs_ + keys.ids[0] / 2 * value_regs() * 32;
-    } else {
-      gather(keys, v_copy);
-      k = k_copy_;
-      tile.v = v_copy;
+      return;
     }
-    _tile_zero(4);
-    _tile_zero(5);
-    for (int64_t r = 0; r < regs(); ++r) {
-      _tile_loadd(7, head_.q + r * 256, 64);
-      _tile_loadd(6, k + r * 32, width * 2);
-      _tile_dpbf16ps(4, 6, 7);
-      _tile_loadd(6, k + 16 * width + r * 32, width * 2);
-      _tile_dpbf16ps(5, 6, 7);
+    gather(keys, v_copy);
+    tile.k = k_copy_;
+    tile.v = v_copy;
+  }
+
+  /// Of 16 keys, into tile 6.
+  [[gnu::always_inline]] void score(const Tile& tile, int64_t half) {
+    const int64_t width = regs() * 32;
+    const Bf16* k = tile.k + half * 16 * width;
+    _tile_zero(6);
+    if constexpr (kRegs == 1 || kRegs == 2) {
+      _tile_loadd(7, k, width * 2);
+      _tile_dpbf16ps(6, 7, 4);
+      if constexpr (kRegs == 2) {
+        _tile_loadd(7, k + 32, width * 2);
+        _tile_dpbf16ps(6, 7, 5);
+      }
+    } else {
+      for (int64_t r = 0; r < regs(); ++r) {
+        _tile_loadd(5, head_.q + r * 256, 64);
+        _tile_loadd(7, k + r * 32, width * 2);
+        _tile_dpbf16ps(6, 7, 5);
+      }
     }
   }
 
-  void store_scores(const Tile& tile) {
-    _tile_stored(4, tile.scores, 64);
-    _tile_stored(5, tile.scores + 256, 64);
+  [[gnu::always_inline]] void store_scores(const Tile& tile, int64_t half) {
+    _tile_stored(6, tile.scores + half * 256, 64);
   }
 
   /// Of the keys with even and odd places, for each query.
@@ -161,14 +183,14 @@ class UnionProducts {
     __m512 even, odd;
   };
 
-  /// Weights of 8 pairs of keys, from pair j on, and their sums: tile.weights[pair][query].
-  [[gnu::always_inline]] Sums weigh_half(const UnionTile& keys, const Tile& tile, int64_t j,
+  /// Weights of 4 pairs of keys, from pair j on, and their sums: tile.weights[pair][query].
+  [[gnu::always_inline]] Sums weigh_quarter(const UnionTile& keys, const Tile& tile, int64_t j,
                                          Sums sums) {
     const __m512 factor = _mm512_set1_ps(factor_);
     const __m512 shift = _mm512_mul_ps(factor, _mm512_load_ps(head_.top));
     const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32(-0x10000);
 #pragma GCC unroll 2
-    for (const int64_t end = j + 8; j < end; ++j) {
+    for (const int64_t end = j + 4; j < end; ++j) {
       const float* s = tile.scores + j * 32;
       const __m512 a = union_exp2(load_mask(keys.masks + 2 * j),
                                   _mm512_fmsub_ps(factor, _mm512_load_ps(s), shift));
@@ -204,8 +226,8 @@ class UnionProducts {
 
   [[gnu::noinline]] __m512 weigh_again(const UnionTile& keys, const Tile& tile) {
     raise(keys, tile);
-    const Sums first = weigh_half(keys, tile, 0, Sums{_mm512_setzero_ps(), _mm512_setzero_ps()});
-    const Sums sums = weigh_half(keys, tile, 8, first);
+    Sums sums{_mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (int64_t j = 0; j < 16; j += 4) sums = weigh_quarter(keys, tile, j, sums);
     turn(tile);
     return _mm512_add_ps(sums.even, sums.odd);
   }
@@ -230,36 +252,46 @@ class UnionProducts {
     if constexpr (kResident) load_sums();
   }
 
-  void add_values(const uint32_t* weights, const uint32_t* v) {
+  /// The values of a half of the columns.
+  [[gnu::always_inline]] void add_values(const Tile& tile, int64_t half) {
     const int64_t width = value_regs() * 32;
-    _tile_loadd(6, weights, 64);
     if constexpr (kResident) {
-      add_columns(v, width);
-    } else {
-      for (int64_t r = 0; r < value_regs(); ++r) {
-        _tile_loadd(0, head_.out + r * 32, width * 4);
-        _tile_loadd(1, head_.out + r * 32 + 16, width * 4);
-        _tile_loadd(7, v + r * 32, width * 4);
+      if (half == 0) _tile_loadd(6, tile.weights, 64);
+      add_columns(tile.v, width, half);
+    } else if (half == 0) {
+      _tile_loadd(6, tile.weights, 64);
+      for (int64_t x = 0; x < width; x += 32) {
+        _tile_loadd(0, head_.out + x, width * 4);
+        _tile_loadd(1, head_.out + x + 16, width * 4);
+        _tile_loadd(7, tile.v + x, width * 4);
         _tile_dpbf16ps(0, 6, 7);
-        _tile_loadd(7, v + r * 32 + 16, width * 4);
+        _tile_loadd(7, tile.v + x + 16, width * 4);
         _tile_dpbf16ps(1, 6, 7);
-        _tile_stored(0, head_.out + r * 32, width * 4);
-        _tile_stored(1, head_.out + r * 32 + 16, width * 4);
+        _tile_stored(0, head_.out + x, width * 4);
+        _tile_stored(1, head_.out + x + 16, width * 4);
       }
     }
   }
 
-  void add_columns(const uint32_t* v, int64_t width) {
-    _tile_loadd(7, v, width * 4);
-    _tile_dpbf16ps(0, 6, 7);
-    _tile_loadd(7, v + 16, width * 4);
-    _tile_dpbf16ps(1, 6, 7);
-    if constexpr (kValueRegs == 2) {
+  [[gnu::always_inline]] void add_columns(const uint32_t* v, int64_t width, int64_t half) {
+    if (half == 0) {
+      _tile_loadd(7, v, width * 4);
+      _tile_dpbf16ps(0, 6, 7);
+      _tile_loadd(7, v + 16, width * 4);
+      _tile_dpbf16ps(1, 6, 7);
+    } else if constexpr (kValueRegs == 2) {
       _tile_loadd(7, v + 32, width * 4);
       _tile_dpbf16ps(2, 6, 7);
       _tile_loadd(7, v + 48, width * 4);
       _tile_dpbf16ps(3, 6, 7);
     }
+  }
+
+  /// What stays in tiles: queries, and sums of up to 64 columns.
+  void load_resident() {
+    if constexpr (kRegs == 1 || kRegs == 2) _tile_loadd(4, head_.q, 64);
+    if constexpr (kRegs == 2) _tile_loadd(5, head_.q + 256, 64);
+    if constexpr (kResident) load_sums();
   }
 
   void load_sums() {

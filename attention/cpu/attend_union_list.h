@@ -12,7 +12,7 @@ inline constexpr int64_t kUnionKeys = 32;  ///< of a tile
 
 /// Wanted keys from which a whole tile is faster than gathering them: a gathered key costs its copy, an
 /// unwanted one its arithmetic.
-inline constexpr int64_t kWholeTile = 18;
+inline constexpr int64_t kWholeTile = 24;
 
 struct alignas(64) UnionTile {
   uint16_t masks[kUnionKeys];  ///< bit i: query i selected the key
