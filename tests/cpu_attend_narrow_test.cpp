@@ -1,6 +1,6 @@
 // The two kernels of the `cpu` backend that attend in bfloat16 where few heads share a kv head: 16
-// queries together, and each alone. Against float64 loops, and against each other's blind spots: rows that
-// a query did not select but its neighbour did.
+// queries together, and each alone. Against float64 loops, and where the first could go wrong: rows
+// that a query did not select but its neighbour did.
 #include "attention/backend_cpu.h"
 #include "attention/cpu/attend_kernels.h"
 #include "attention/cpu/dispatch.h"

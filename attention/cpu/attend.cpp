@@ -173,10 +173,10 @@ Narrow narrow_rows(const NarrowKernel& kernel, const at::Tensor& k, const at::Te
   return {rows, finite};
 }
 
-/// Queries of a block: scratch of at most 3 MiB. Depends on the shape alone.
+/// Queries of a block: scratch of at most 3 MiB if it can be. Depends on the shape alone.
 int64_t narrow_queries(const NarrowKernel& kernel, NarrowBlock block) {
   block.queries = 256;
-  while (block.queries > 16 && kernel.scratch(block) > int64_t{3} << 20) block.queries /= 2;
+  while (block.queries > 1 && kernel.scratch(block) > int64_t{3} << 20) block.queries /= 2;
   return block.queries;
 }
 

@@ -1,7 +1,8 @@
-// Sparse-attention forward of bfloat16, one query and head at a time, for queries that have few keys in
-// common. Rows stay bfloat16: half the bytes of attend_forward_impl.h, whose panels and phases it uses.
-// A register of a row is 32 columns: those with even places are shifted up, those with odd places masked.
-// Bound by these and the multiply-adds; vdpbf16ps, at half their rate, was slower.
+// Sparse-attention forward of bfloat16, one query and head at a time, for queries that have few keys
+// in common. Rows stay bfloat16: half the bytes of attend_forward_impl.h, whose panels and phases it
+// uses. A register of a row is 32 columns: those with even places are shifted up, those with odd
+// places masked. Bound by these and the multiply-adds. Not vdpbf16ps: it issues every second cycle
+// and sums 32 products, a multiply-add 16 twice a cycle.
 #pragma once
 #include "attention/cpu/attend_forward_impl.h"
 #include "attention/cpu/attend_narrow.h"
@@ -40,7 +41,8 @@ class AloneBf16 {
     const int64_t most_groups = b.queries * ((b.top_k + W - 1) / W);
     return 4 * (heads * (b.rows.padded + rounded_up<Avx512>(b.top_k) + b.rows.v_padded) +
                 rounded_up<Avx512>(heads) +
-                panels_scratch<Avx512>(b.queries, most_groups, (b.rows.keys >> panel_shift(b)) + 1));
+                panels_scratch<Avx512>(b.queries, most_groups,
+                                       (b.rows.keys >> panel_shift(b)) + 1));
   }
 
   void run() {
@@ -152,7 +154,7 @@ class AloneBf16 {
       }
   }
 
-  /// sums[0, kRegs registers of 32) += sum_j weights[j] * row ids[j], even columns and odd ones apart.
+  /// sums[0, kRegs registers of 32) += sum_j weights[j] * row ids[j], even and odd columns apart.
   template <int kRegs>
   [[gnu::always_inline]] static void add_rows_of(float* sums, const Bf16* rows, int64_t width,
                                                  const int32_t* ids, const float* weights) {

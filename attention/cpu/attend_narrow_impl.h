@@ -1,14 +1,14 @@
-// Sparse-attention forward of bfloat16 where few heads share a kv head: packing, and the choice between
-// 16 queries together (attend_union_impl.h) and each alone (attend_alone_bf16_impl.h).
+// Sparse-attention forward of bfloat16 where few heads share a kv head: packing, and the choice
+// between 16 queries together (attend_union_impl.h) and each alone (attend_alone_bf16_impl.h).
 #pragma once
 #include "attention/cpu/attend_alone_bf16_impl.h"
 #include "attention/cpu/attend_union_impl.h"
 
 namespace dsa::cpu {
 
-/// Cycles, measured at D = V = 64: of a key in a whole tile and in a gathered one, for 16 queries; of a
-/// selected pair alone. Only their ratios matter.
-inline constexpr double kWholeKeyCycles = 13, kGatheredKeyCycles = 17, kAloneCycles = 12;
+/// Cycles, measured at D = V = 64 with rows in L2: of a key in a whole tile and in a gathered one, for
+/// 16 queries; of a selected pair alone. Only their ratios matter.
+inline constexpr double kWholeKeyCycles = 13, kGatheredKeyCycles = 18, kAloneCycles = 12;
 
 /// The union rounds weights to bfloat16. In a few columns the values of a row may cancel, and what
 /// rounding did to them then shows.
@@ -60,7 +60,8 @@ inline NarrowFacts narrow_facts(const NarrowBlock& b) {
   const UnionList list = UnionForward<0, 0>(b).list_of(first / kUnionQueries);
   NarrowFacts facts{false, 0, 0};
   double cycles = 0;
-  for (int64_t t = first; t < b.queries && t < first + kUnionQueries; ++t) facts.pairs += b.counts[t];
+  for (int64_t t = first; t < least(b.queries, first + kUnionQueries); ++t)
+    facts.pairs += b.counts[t];
   for (int64_t i = 0; i < list.panel_ends[UnionSizes(b).panels - 1]; ++i) {
     const UnionTile& tile = list.tiles[i];
     for (const uint16_t mask : tile.masks) facts.together += mask != 0;

@@ -1,9 +1,9 @@
 // Sparse-attention forward of bfloat16 by AMX: blocks of 16 queries of one head against the keys that
-// they select together, masked. S^T = K Q^T (lanes are queries), then O = P V. Bound by the softmax: 12
-// instructions for 16 pairs on two ports; both products run beside it on the tile unit.
-//
-// There is no pass for the largest score: weights are 2^(score - top) for whatever `top` a query has,
-// and only where their sum over a tile passes kMostWeight is `top` raised and the tile done again.
+// they select together, masked. S^T = K Q^T (lanes are queries), then O = P V. Bound by the softmax,
+// 14 instructions for 16 pairs; the products run beside it on the tile unit, the loads and stores of
+// tiles do not. There is no pass for the largest score: weights are 2^(score - top) for whatever `top`
+// a query has, and only where their sum over a tile passes kMostWeight is `top` raised and the tile
+// done again.
 #pragma once
 #include "attention/cpu/amx.h"
 #include "attention/cpu/attend_rows.h"
@@ -31,23 +31,23 @@ inline constexpr float kNoTop = -1e30f;        ///< of a query that has seen no 
   return _load_mask16(const_cast<uint16_t*>(mask));
 }
 
-/// Parts of the scratch of one block of queries and one head, in bytes.
+/// One head of a block of queries, in scratch.
 struct UnionHead {
-  float* out;        ///< [16][v_padded], columns as interleave_rows leaves them
-  float* top;        ///< [16] scores before scaling
-  float* sum;        ///< [16]
-  uint32_t* q;       ///< [padded / 32][16 pairs of columns][16 queries]
+  float* out;   ///< [16][v_padded], columns as interleave_rows leaves them
+  float* top;   ///< [16] scores before scaling
+  float* sum;   ///< [16]
+  uint32_t* q;  ///< [padded / 32][16 pairs of columns][16 queries]
 };
 
-/// Two rows of 32 columns side by side: pairs of columns 0-3, 8-11, 16-19, 24-27, then the others.
+/// Two rows of 32 columns side by side: columns 0-3, 8-11, 16-19, 24-27, then the others.
 [[gnu::always_inline]] inline void interleave_rows(const Bf16* a, const Bf16* b, uint32_t* pairs) {
   const __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
   _mm512_store_si512(pairs, _mm512_unpacklo_epi16(x, y));
   _mm512_store_si512(pairs + 16, _mm512_unpackhi_epi16(x, y));
 }
 
-/// One head's keys for one block of queries. Widths are compile-time constants where they can be: the
-/// sums of 64 columns then stay in tiles from the first key to the last.
+/// One head's keys for one block of queries. Widths are compile-time constants where they can be: q and
+/// the sums of up to 64 columns then stay in tiles.
 /// @tparam kRegs  padded / 32, or 0: known at run time
 /// @tparam kValueRegs  v_padded / 32
 template <int64_t kRegs, int64_t kValueRegs>
@@ -55,7 +55,8 @@ class UnionProducts {
  public:
   static constexpr bool kResident = kValueRegs == 1 || kValueRegs == 2;
 
-  UnionProducts(const NarrowRows& rows, int64_t kv_head, float factor, const UnionHead& head, char* memory)
+  UnionProducts(const NarrowRows& rows, int64_t kv_head, float factor, const UnionHead& head,
+                char* memory)
       : regs_(kRegs > 0 ? kRegs : rows.padded / 32),
         value_regs_(kValueRegs > 0 ? kValueRegs : rows.v_padded / 32),
         k_(static_cast<const Bf16*>(rows.k) + kv_head * rows.keys * rows.padded),
@@ -81,8 +82,9 @@ class UnionProducts {
     return 6 * kTileBytes + kUnionKeys * 64 * (regs + 3 * value_regs);
   }
 
-  /// Tiles [tiles, end). Products of a tile's neighbours are issued ahead of its softmax, half and half,
-  /// and stored behind it: the tile unit then works while registers do, and nothing waits for it.
+  /// Tiles [tiles, end). The next tile's scores and the last one's values are issued ahead of a quarter
+  /// of the softmax and stored behind it: the tile unit then works while registers do, and no store
+  /// that waits for it holds them up.
   void add(const UnionTile* tiles, const UnionTile* end) {
     if (tiles == end) return;
     load_resident();
@@ -200,8 +202,8 @@ class UnionProducts {
       sums.odd = _mm512_add_ps(sums.odd, b);
       const __m512i low = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(a), half), 16);
       const __m512i high = _mm512_add_epi32(_mm512_castps_si512(b), half);
-      const __m512i pair = _mm512_ternarylogic_epi32(low, high, upper, 0xf8);  // low | high & upper
-      _mm512_store_si512(tile.weights + j * 16, pair);
+      _mm512_store_si512(tile.weights + j * 16,
+                         _mm512_ternarylogic_epi32(low, high, upper, 0xf8));  // low | high & upper
     }
     return sums;
   }

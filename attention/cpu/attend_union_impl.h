@@ -105,7 +105,8 @@ class UnionForward {
 
   /// q transposed in pairs of columns; nothing summed.
   void begin(int64_t block, int64_t h, const UnionHead& head) {
-    const Bf16* q = static_cast<const Bf16*>(b_.q) + block * kUnionQueries * b_.q_token + h * b_.width;
+    const Bf16* q =
+        static_cast<const Bf16*>(b_.q) + block * kUnionQueries * b_.q_token + h * b_.width;
     const int64_t queries = queries_of(block);
     // The largest score is looked for before scaling, so the sign of a negative scale goes to q.
     const __m512i sign = _mm512_set1_epi16(b_.scale < 0 ? int16_t(-0x8000) : int16_t(0));
@@ -142,8 +143,8 @@ class UnionForward {
     for (int64_t t = 0; t < queries_of(block); ++t) {
       const int64_t query = block * kUnionQueries + t;
       const bool empty = b_.counts[query] == 0;
-      b_.lse[query * b_.lse_token + h] =
-          empty ? -__builtin_inff() : (factor() * head.top[t] + __builtin_log2f(head.sum[t])) * kLn2;
+      const float log2_sum = factor() * head.top[t] + __builtin_log2f(head.sum[t]);
+      b_.lse[query * b_.lse_token + h] = empty ? -__builtin_inff() : log2_sum * kLn2;
       store_row(head.out + t * b_.rows.v_padded, empty ? 0.0f : 1.0f / head.sum[t],
                 static_cast<Bf16*>(b_.out) + query * b_.out_token + h * b_.v_width);
     }

@@ -1,5 +1,6 @@
-// What 16 neighbouring queries select together: keys in tiles of 32, each key with a mask of the queries
-// that selected it. A tile is 32 keys in a row where most of them are wanted, else 32 gathered ones.
+// What 16 neighbouring queries select together: keys in tiles of 32, each key with a mask of the
+// queries that selected it. A tile is 32 keys in a row where most of them are wanted, else 32
+// gathered ones.
 #pragma once
 #include "attention/cpu/attend_kernels.h"
 
@@ -10,8 +11,8 @@ namespace dsa::cpu {
 inline constexpr int64_t kUnionQueries = 16;
 inline constexpr int64_t kUnionKeys = 32;  ///< of a tile
 
-/// Wanted keys from which a whole tile is faster than gathering them: a gathered key costs its copy, an
-/// unwanted one its arithmetic.
+/// Wanted keys from which a whole tile is faster than gathering them: a gathered key costs its copy,
+/// an unwanted one its arithmetic.
 inline constexpr int64_t kWholeTile = 24;
 
 struct alignas(64) UnionTile {
