@@ -4,6 +4,7 @@
 #include "attention/backend_cpu.h"
 #include "attention/cpu/attend_kernels.h"
 #include "attention/cpu/dispatch.h"
+#include "harness/denormals.h"
 #include "tests/sparse_oracle.h"
 
 #include <ATen/Parallel.h>
@@ -186,4 +187,17 @@ TEST_CASE("queries that share their keys go together, those that do not go alone
   attend();
   CHECK(cpu::last_narrow().by_union == cpu::last_narrow().blocks);
   CHECK(cpu::last_narrow().overlap == 1);
+}
+
+TEST_CASE("16 queries together leave the caller's denormals alone", "[attend]") {
+  if (!has_kernels()) SKIP("no AMX here");
+  const Rounded problem({1, 40, 40, 1, 1, 32, 32, 20}, 30.0);
+  const Way way(NarrowChoice::kUnion, 1);
+  const auto kept = problem.attend();
+  volatile float small = 1e-39f;
+  CHECK(small * 1.0f != 0.0f);
+  const FlushDenormals as_training_does(true);
+  const auto flushed = problem.attend();
+  CHECK(at::equal(kept.out, flushed.out));
+  CHECK(at::equal(kept.lse, flushed.lse));
 }

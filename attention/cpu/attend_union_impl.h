@@ -8,6 +8,20 @@ namespace dsa::cpu {
 /// 256 KiB to 1 MiB made no difference at L = 8192.
 inline constexpr int64_t kUnionPanelBytes = int64_t{768} << 10;
 
+/// While it lives, denormals of this thread are 0. A weight far below the largest one is such a number,
+/// and one instruction that makes it takes as long as a tile without: 10655 cycles a tile where scores
+/// lie between 2^-126 and 2^-149, 339 with this.
+class DenormalsAreZero {
+ public:
+  DenormalsAreZero() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+  ~DenormalsAreZero() { _mm_setcsr(before_); }
+  DenormalsAreZero(const DenormalsAreZero&) = delete;
+  DenormalsAreZero& operator=(const DenormalsAreZero&) = delete;
+
+ private:
+  unsigned before_;
+};
+
 inline int64_t whole_lines(int64_t bytes) {
   return (bytes + 63) / 64 * 64;
 }
@@ -60,6 +74,7 @@ class UnionForward {
     clear_masks();
     for (int64_t block = 0; block < n_.blocks; ++block) make_list(block);
     const Tiles configured;
+    const DenormalsAreZero flushed;
     for (int64_t g = b_.kv_begin; g < b_.kv_end; ++g) {
       for (int64_t block = 0; block < n_.blocks; ++block)
         for (int64_t h = 0; h < n_.group; ++h) begin(block, g * n_.group + h, head(block, h));
