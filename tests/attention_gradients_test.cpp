@@ -109,9 +109,10 @@ void check_backends(Op op, const Shape& shape, c10::ScalarType dtype, const Loss
     for (size_t i = 0; i < got.size(); ++i) {
       CAPTURE(row.name, name(op), shape.text(), dtype, kSeed, i);
       CHECK(got[i].scalar_type() == dtype);
-      // Rows may cancel to nothing (K = 1: dq = 0), so errors are relative to the tensor's rms row.
+      // Rows may cancel to nothing (K = 1: dq = 0), so errors are relative to the tensor's rms row,
+      // or to a part of the size-1 terms that cancelled.
       const double rms = truth[i].norm(2, -1).square().mean().sqrt().item<double>();
-      CHECK_THAT(got[i], CloseTo(truth[i], terms, std::max(rms, 0.1)));
+      CHECK_THAT(got[i], CloseTo(truth[i], terms, std::max(rms, 0.2)));
     }
   }
 }
@@ -221,5 +222,6 @@ TEST_CASE("a backend without a backward declines in words when gradients are wan
   Problem p;
   CHECK_FALSE(reason_to_decline(forward_only, Op::kSparse, p));
   p.backward = true;
-  CHECK(reason_to_decline(forward_only, Op::kSparse, p) == "it has no backward of sparse_attention");
+  CHECK(reason_to_decline(forward_only, Op::kSparse, p) ==
+        "it has no backward of sparse_attention");
 }

@@ -177,9 +177,7 @@ TEST_CASE("queries that share their keys go together, those that do not go alone
   const AttendCase c{1, 64, 20000, 1, 1, 32, 32, 40};
   AttendInputs in = inputs_of(c);
   for (at::Tensor* x : {&in.q, &in.k, &in.v}) *x = x->to(at::kBFloat16);
-  const auto attend = [&] {
-    return cpu::sparse_forward(in.q, in.k, in.v, in.selection, in.scale);
-  };
+  const auto attend = [&] { return cpu::sparse_forward(in.q, in.k, in.v, in.selection, in.scale); };
   attend();
   CHECK(cpu::last_narrow().by_union == 0);
   CHECK(cpu::last_narrow().overlap > 15);

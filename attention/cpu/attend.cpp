@@ -45,8 +45,7 @@ int64_t block_queries(const AttendShape& n, int64_t blocks_per_query_range) {
 /// Queries of one call of a shared kernel, which fetches the next one early. Results do not depend
 /// on it.
 int64_t shared_queries(const AttendShape& n) {
-  const int64_t fair =
-      n.batch * n.queries * n.kv_heads / (8 * int64_t{at::get_num_threads()}) + 1;
+  const int64_t fair = n.batch * n.queries * n.kv_heads / (8 * int64_t{at::get_num_threads()}) + 1;
   return std::min(fair, int64_t{16});
 }
 
@@ -162,10 +161,14 @@ Narrow narrow_rows(const NarrowKernel& kernel, const at::Tensor& k, const at::Te
   for_each_range(keys, kPackedKeys, [&](int64_t begin, int64_t end) {
     for (int64_t g = 0; g < kv_heads; ++g) {
       const int64_t row = (b * keys + begin) * kv_heads + g;
-      const NarrowSource source{element(k, row * width), element(v, row * v_width),
-                                kv_heads * width,        kv_heads * v_width,
-                                width,                   v_width,
-                                g,                       begin,
+      const NarrowSource source{element(k, row * width),
+                                element(v, row * v_width),
+                                kv_heads * width,
+                                kv_heads * v_width,
+                                width,
+                                v_width,
+                                g,
+                                begin,
                                 end};
       if (!kernel.pack(source, rows)) finite = false;
     }

@@ -39,10 +39,10 @@ class AloneBf16 {
   static int64_t scratch(const NarrowBlock& b) {
     const int64_t heads = b.queries * b.group;
     const int64_t most_groups = b.queries * ((b.top_k + W - 1) / W);
-    return 4 * (heads * (b.rows.padded + rounded_up<Avx512>(b.top_k) + b.rows.v_padded) +
-                rounded_up<Avx512>(heads) +
-                panels_scratch<Avx512>(b.queries, most_groups,
-                                       (b.rows.keys >> panel_shift(b)) + 1));
+    return 4 *
+           (heads * (b.rows.padded + rounded_up<Avx512>(b.top_k) + b.rows.v_padded) +
+            rounded_up<Avx512>(heads) +
+            panels_scratch<Avx512>(b.queries, most_groups, (b.rows.keys >> panel_shift(b)) + 1));
   }
 
   void run() {
@@ -135,8 +135,8 @@ class AloneBf16 {
     const int64_t width = b_.rows.padded;
     walk(k, width, [&](int64_t t, int64_t slot, const int32_t* ids, __mmask16 lanes) {
       for (int64_t h = t * b_.group; h < (t + 1) * b_.group; ++h) {
-        const __m512 s = width == 64 ? dots(q_ + h * 64, k, 64, ids)
-                                     : dots(q_ + h * width, k, width, ids);
+        const __m512 s =
+            width == 64 ? dots(q_ + h * 64, k, 64, ids) : dots(q_ + h * width, k, width, ids);
         _mm512_storeu_ps(scores_ + h * stride_ + slot,
                          _mm512_mask_blend_ps(lanes, _mm512_set1_ps(kLowest), s));
       }
@@ -203,8 +203,7 @@ class AloneBf16 {
       for (int64_t h = 0; h < b_.group; ++h) {
         const int64_t i = t * b_.group + h;
         const __m512 by = _mm512_set1_ps(inverse_[i]);
-        Bf16* out =
-            static_cast<Bf16*>(b_.out) + t * b_.out_token + (g * b_.group + h) * b_.v_width;
+        Bf16* out = static_cast<Bf16*>(b_.out) + t * b_.out_token + (g * b_.group + h) * b_.v_width;
         for (int64_t x = 0; x < b_.v_width; x += 32) {
           const float* sums = sums_ + i * b_.rows.v_padded + x;
           const __m512 even = _mm512_mul_ps(by, _mm512_loadu_ps(sums));

@@ -102,7 +102,7 @@ struct NarrowBlock {
   int64_t out_token;
   float* lse;
   int64_t lse_token;
-  bool finite;          ///< all of k and v: only then may rows that a query did not select be touched
+  bool finite;  ///< all of k and v: only then may rows that a query did not select be touched
   NarrowChoice choice;
   void* scratch;  ///< of NarrowKernel::scratch bytes
 };
@@ -177,7 +177,7 @@ struct AttendKernels {
   void (*forward)(const ForwardBlock&);
 
   SharedKernel shared_float32, shared_bfloat16;
-  int64_t shared_bfloat16_heads;  ///< fewer are faster one by one
+  int64_t shared_bfloat16_heads;         ///< fewer are faster one by one
   const NarrowKernel* narrow = nullptr;  ///< null: rows of bfloat16 are widened
 
   int64_t (*mass_scratch)(const MassBlock&);

@@ -187,7 +187,7 @@ class UnionProducts {
 
   /// Weights of 4 pairs of keys, from pair j on, and their sums: tile.weights[pair][query].
   [[gnu::always_inline]] Sums weigh_quarter(const UnionTile& keys, const Tile& tile, int64_t j,
-                                         Sums sums) {
+                                            Sums sums) {
     const __m512 factor = _mm512_set1_ps(factor_);
     const __m512 shift = _mm512_mul_ps(factor, _mm512_load_ps(head_.top));
     const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32(-0x10000);
@@ -240,8 +240,8 @@ class UnionProducts {
     __m512 top = before;
     for (int64_t i = 0; i < kUnionKeys; ++i)
       top = _mm512_mask_max_ps(top, keys.masks[i], top, _mm512_load_ps(tile.scores + i * 16));
-    const __m512 by = union_exp2(
-        0xffff, _mm512_mul_ps(_mm512_set1_ps(factor_), _mm512_sub_ps(before, top)));
+    const __m512 by =
+        union_exp2(0xffff, _mm512_mul_ps(_mm512_set1_ps(factor_), _mm512_sub_ps(before, top)));
     _mm512_store_ps(head_.top, top);
     _mm512_store_ps(head_.sum, _mm512_mul_ps(by, _mm512_load_ps(head_.sum)));
     alignas(64) float scale[16];
@@ -320,7 +320,7 @@ class UnionProducts {
   float factor_;
   UnionHead head_;
   Tile tile_[2];
-  Bf16* k_copy_;          ///< of a gathered tile
+  Bf16* k_copy_;         ///< of a gathered tile
   uint32_t* v_copy_[3];  ///< of gathered tiles: the last one's values are still to be added
 };
 

@@ -55,8 +55,8 @@ void* scratch_bytes(Slot slot, int64_t bytes) {
 
 void advise_huge_pages(void* memory, int64_t bytes) {
   const auto begin = (reinterpret_cast<uintptr_t>(memory) + kHugePage - 1) / kHugePage * kHugePage;
-  const auto end = (reinterpret_cast<uintptr_t>(memory) + static_cast<uintptr_t>(bytes)) /
-                   kHugePage * kHugePage;
+  const auto end =
+      (reinterpret_cast<uintptr_t>(memory) + static_cast<uintptr_t>(bytes)) / kHugePage * kHugePage;
   if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 }
 

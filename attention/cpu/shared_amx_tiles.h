@@ -212,8 +212,8 @@ void score_one(const ScoreStep& s) {
   p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.40226507e-1f));
   p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.93147181e-1f));
   p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
-  return _mm512_castsi512_ps(_mm512_add_epi32(
-      _mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
+  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p),
+                                              _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
 }
 
 /// Two registers of weights, 0 to 1, as pairs of bfloat16, the first one in the lower half.
@@ -361,8 +361,8 @@ inline void add_earlier(const float* ratio, const float* earlier, float* sums) {
     const __m512 r = _mm512_set1_ps(ratio[h]);
 #pragma GCC unroll 2
     for (int64_t x = h * 16; x < 512; x += 256)
-      _mm512_store_ps(sums + x, _mm512_fmadd_ps(r, _mm512_load_ps(earlier + x),
-                                                _mm512_load_ps(sums + x)));
+      _mm512_store_ps(sums + x,
+                      _mm512_fmadd_ps(r, _mm512_load_ps(earlier + x), _mm512_load_ps(sums + x)));
   }
 }
 
@@ -378,8 +378,8 @@ inline void store_slice(const float* sums, const float* factor, int64_t heads, i
     const __m512 f = _mm512_set1_ps(factor[h]);
     const __m512 a = _mm512_mul_ps(f, _mm512_load_ps(sums + h * 16));
     const __m512 b = _mm512_mul_ps(f, _mm512_load_ps(sums + 256 + h * 16));
-    const __m512bh pairs = _mm512_cvtne2ps_pbh(_mm512_permutex2var_ps(a, high, b),
-                                               _mm512_permutex2var_ps(a, low, b));
+    const __m512bh pairs =
+        _mm512_cvtne2ps_pbh(_mm512_permutex2var_ps(a, high, b), _mm512_permutex2var_ps(a, low, b));
     _mm512_mask_storeu_epi16(result + h * stride, columns, reinterpret_cast<__m512i>(pairs));
   }
 }
