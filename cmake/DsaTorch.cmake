@@ -26,8 +26,10 @@ if(DSA_TORCH_VERSION)
   separate_arguments(dsa_openmp_flags UNIX_COMMAND "${OpenMP_CXX_FLAGS}")
   target_compile_options(dsa_torch INTERFACE ${dsa_openmp_flags})
   target_link_options(dsa_torch INTERFACE ${dsa_openmp_flags})
+  # libstdc++ first: some builds of torch (2.11 for CUDA 13) export parts of an older std::filesystem, and its
+  # remove_all crashes in a program that was compiled with newer headers.
   target_link_libraries(dsa_torch INTERFACE
-    -Wl,--no-as-needed torch torch_cpu c10 -Wl,--as-needed Threads::Threads)
+    -Wl,--no-as-needed stdc++ torch torch_cpu c10 -Wl,--as-needed Threads::Threads)
   list(APPEND CMAKE_BUILD_RPATH ${DSA_TORCH_LIB})
   list(APPEND CMAKE_INSTALL_RPATH ${DSA_TORCH_LIB})
 endif()
