@@ -24,6 +24,12 @@ endif()
 # which is spent on templates of JSON and of the command line.
 add_library(dsa_waiting_code INTERFACE)
 target_compile_options(dsa_waiting_code INTERFACE $<$<CONFIG:Release>:-O1>)
+# g++ 13 and later refuse a precompiled header of -O3 unless these, which -O2 switches on, agree.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 13
+    AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  target_compile_options(dsa_waiting_code INTERFACE
+    $<$<CONFIG:Release>:-munroll-only-small-loops;-mvzeroupper>)
+endif()
 
 # dsa_library(NAME): a static library of every .cpp in the current folder (not its subfolders).
 function(dsa_library name)
