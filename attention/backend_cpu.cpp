@@ -11,6 +11,10 @@ std::optional<std::string> declines(Op, const Problem& problem) {
   return std::nullopt;
 }
 
+std::string note(Op op, const Problem& problem) {
+  return op == Op::kSparse ? cpu::narrow_note(problem) : "";
+}
+
 }  // namespace
 
 const Backend& cpu_backend() {
@@ -28,6 +32,7 @@ const Backend& cpu_backend() {
       .sparse_forward = cpu::sparse_forward,
       .sparse_backward = cpu::sparse_backward,
       .attention_mass = cpu::attention_mass,
+      .note = note,
   };
   return row;
 }

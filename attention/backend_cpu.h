@@ -22,6 +22,9 @@ struct NarrowCount {
   double overlap = 0;
 };
 NarrowCount last_narrow();
+/// "together 30 of 32 blocks, U16/K 3.9" if this thread's last sparse_forward ran those kernels on
+/// exactly this shape, or "".
+std::string narrow_note(const Problem& problem);
 /// For tests: every block goes one way, or as measured.
 enum class NarrowChoice : int32_t;
 void choose_narrow(NarrowChoice choice);

@@ -11,6 +11,7 @@
 #include <ATen/ops/equal.h>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
 
 using namespace dsa;
 using namespace dsa::test;
@@ -98,6 +99,51 @@ TEST_CASE("16 queries together and each alone match float64 in bfloat16", "[atte
       check_against(problem.exact, found, c.v_width, 6e-3);
     }
   }
+}
+
+TEST_CASE("a row says which bfloat16 kernel ran, of the last call and its shape alone",
+          "[attend]") {
+  if (!has_kernels()) SKIP("no AMX here");
+  const Backend& row = backend("cpu");
+  const AttendInputs in = inputs_of({1, 130, 140, 4, 2, 64, 64, 33});
+  const auto attend = [&](at::ScalarType dtype) {
+    return cpu::sparse_forward(in.q.to(dtype), in.k.to(dtype), in.v.to(dtype), in.selection,
+                               in.scale);
+  };
+  Problem p;
+  p.queries = 130, p.keys = 140, p.heads = 4, p.kv_heads = 2, p.qk_width = p.v_width = 64;
+  p.top_k = 33, p.dtype = at::kBFloat16;
+  const auto note = [&] { return row.note(Op::kSparse, p); };
+  using Catch::Matchers::StartsWith;
+  {
+    const Way way(NarrowChoice::kUnion);
+    attend(at::kBFloat16);
+    CHECK_THAT(note(), StartsWith("together 1 of 1 blocks, U16/K "));
+  }
+  {
+    const Way way(NarrowChoice::kAlone);
+    attend(at::kBFloat16);
+    CHECK_THAT(note(), StartsWith("alone 1 blocks, U16/K "));
+  }
+  CHECK(row.note(Op::kDense, p).empty());
+  Problem other = p;
+  other.dtype = at::kFloat;
+  CHECK(row.note(Op::kSparse, other).empty());
+  for (int64_t Problem::*size :
+       {&Problem::batch, &Problem::queries, &Problem::keys, &Problem::heads, &Problem::kv_heads,
+        &Problem::qk_width, &Problem::v_width, &Problem::top_k}) {
+    other = p;
+    ++(other.*size);
+    CHECK(row.note(Op::kSparse, other).empty());
+  }
+  attend(at::kFloat);  // the same shape in another dtype: what ran before is past
+  CHECK(note().empty());
+  attend(at::kBFloat16);
+  CHECK(!note().empty());
+  pin_isa("avx2");
+  attend(at::kBFloat16);
+  pin_isa("auto");
+  CHECK(note().empty());
 }
 
 TEST_CASE("any sign and size of scale keeps the largest weights in bfloat16", "[attend]") {

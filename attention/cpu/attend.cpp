@@ -11,11 +11,22 @@
 #include <ATen/ops/zeros.h>
 
 #include <atomic>
+#include <cstdio>
+#include <tuple>
 
 namespace dsa::cpu {
 namespace {
 
-thread_local NarrowCount last_narrow_count;
+/// The shape of a call: notes are about one.
+auto shape_of(const Problem& p) {
+  return std::tuple(p.batch, p.queries, p.keys, p.heads, p.kv_heads, p.qk_width, p.v_width,
+                    p.top_k);
+}
+struct NarrowRun {
+  NarrowCount count;
+  decltype(shape_of(Problem())) shape;
+};
+thread_local NarrowRun last_narrow_run;
 std::atomic<NarrowChoice> narrow_choice{NarrowChoice::kMeasured};
 
 constexpr int64_t kPackedKeys = 256;  // of one packing task
@@ -275,18 +286,33 @@ ops::AttentionResult sparse_forward(const at::Tensor& q, const at::Tensor& k, co
   advise_huge_pages(mutable_element(result.out, 0), static_cast<int64_t>(result.out.nbytes()));
   const Inputs in{kernels, n, q, k, selection, static_cast<float>(scale)};
   const bool bf16 = is_bf16(q);
-  last_narrow_count = {};
+  last_narrow_run = {};
   if (n.group() >= (bf16 ? kernels.shared_bfloat16_heads : kSharedFloatHeads))
     shared_forward(in, bf16 ? kernels.shared_bfloat16 : kernels.shared_float32, v, result);
   else if (bf16 && kernels.narrow != nullptr)
-    last_narrow_count = narrow_forward(in, *kernels.narrow, v, result);
+    last_narrow_run = {
+        narrow_forward(in, *kernels.narrow, v, result),
+        {n.batch, n.queries, n.keys, n.heads, n.kv_heads, n.width, n.v_width, n.top_k}};
   else
     for_each_batch_element(n.batch, [&](int64_t b) { forward_element(in, v, b, result); });
   return result;
 }
 
 NarrowCount last_narrow() {
-  return last_narrow_count;
+  return last_narrow_run.count;
+}
+
+std::string narrow_note(const Problem& problem) {
+  const auto& [count, shape] = last_narrow_run;
+  if (count.blocks == 0 || problem.dtype != at::kBFloat16 || shape_of(problem) != shape) return "";
+  char text[96];
+  const auto blocks = static_cast<long long>(count.blocks);
+  if (count.by_union == 0)
+    std::snprintf(text, sizeof text, "alone %lld blocks, U16/K %.1f", blocks, count.overlap);
+  else
+    std::snprintf(text, sizeof text, "together %lld of %lld blocks, U16/K %.1f",
+                  static_cast<long long>(count.by_union), blocks, count.overlap);
+  return text;
 }
 
 void choose_narrow(NarrowChoice choice) {
