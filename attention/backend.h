@@ -18,7 +18,8 @@ struct Problem {
   int64_t qk_width = 0, v_width = 0, top_k = 0, index_heads = 0, index_width = 0;
   c10::Device device = c10::kCPU;
   c10::ScalarType dtype = c10::kFloat;
-  bool backward = false;  ///< gradients will be asked for as well
+  bool backward = false;        ///< gradients will be asked for as well
+  bool values_in_keys = false;  ///< v is a view of the first columns of k, as in MLA's MQA mode
 };
 
 struct AttentionGrads {
@@ -40,7 +41,8 @@ enum class Op {
 };
 const char* name(Op op);  ///< "indexer_scores", "select_top_k", "indexer_select", ...
 
-/// Raw kernels: inputs are checked (selections normalised), contiguous and on the right device;
+/// Raw kernels: inputs are checked (selections normalised), contiguous (but see `reads_values_in_keys`)
+/// and on the right device;
 /// nothing is differentiated. A null pointer means "not provided". Scores alone are not checked for
 /// NaN at the door (a pass over B*T*S): select_top_k and indexer_select report it themselves, with
 /// `throw_nan_score` of attention/door.h.
@@ -49,6 +51,8 @@ struct Backend {
   std::string description;  ///< one line, printed by `dsa-bench list` and stored in the record
   std::string role;         ///< "ours" | "peer" | "oracle"
   bool is_exact = true;     ///< false: selects by rounded scores; only used when it is pinned
+  /// sparse_forward takes a v that is a view of k's first columns as it is; else it gets a copy.
+  bool reads_values_in_keys = false;
 
   /// Why this backend cannot run the problem ("needs float32; q is float64"), or nothing.
   /// Never asked about operations whose pointer is null.

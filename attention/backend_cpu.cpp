@@ -22,6 +22,7 @@ const Backend& cpu_backend() {
       .name = "cpu",
       .description = "our SIMD kernels, instruction set chosen at run time",
       .role = "ours",
+      .reads_values_in_keys = true,
       .declines = declines,
       .indexer_scores = cpu::indexer_scores,
       .indexer_scores_backward = cpu::indexer_scores_backward,

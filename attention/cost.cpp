@@ -12,6 +12,7 @@ struct Sizes {
   double B, T, S, H, G, D, V, K, I, J;
   double visible, selected;     ///< pairs of the whole batch
   double element, accumulator;  ///< bytes
+  double row;                   ///< columns of a key's k and v that lie apart
 
   explicit Sizes(const Problem& p)
       : B(double(p.batch)),
@@ -27,7 +28,8 @@ struct Sizes {
         visible(B * visible_pairs(p.queries, p.keys)),
         selected(B * selected_pairs(p.queries, p.keys, p.top_k)),
         element(double(c10::elementSize(p.dtype))),
-        accumulator(double(c10::elementSize(accumulation_dtype(p.dtype)))) {}
+        accumulator(double(c10::elementSize(accumulation_dtype(p.dtype)))),
+        row(p.values_in_keys ? D : D + V) {}
 
   double selection_bytes() const { return 4 * B * T * (K + 1); }
   double q_bytes() const { return element * B * T * H * D; }
@@ -45,13 +47,13 @@ Cost attention_cost(const Sizes& s, Pass pass, double pairs, double key_rows, do
                     double backward_flops) {
   Cost c;
   c.flops = 2 * s.H * (s.D + s.V) * pairs;
-  c.bytes_read = s.q_bytes() + s.kv_bytes(key_rows, s.D + s.V) + ids;
+  c.bytes_read = s.q_bytes() + s.kv_bytes(key_rows, s.row) + ids;
   c.bytes_written = s.out_bytes() + s.lse_bytes();
   if (pass == Pass::kForward) return c;
   c.flops += backward_flops;
   // q, k, v again, and out, dout, lse; a gradient is written for every key, selected or not.
   c.bytes_read +=
-      s.q_bytes() + s.kv_bytes(key_rows, s.D + s.V) + ids + 2 * s.out_bytes() + s.lse_bytes();
+      s.q_bytes() + s.kv_bytes(key_rows, s.row) + ids + 2 * s.out_bytes() + s.lse_bytes();
   c.bytes_written += s.q_bytes() + s.kv_bytes(s.B * s.S, s.D + s.V);
   return c;
 }

@@ -93,7 +93,17 @@ Problem attention_problem(const char* op, const at::Tensor& q, const at::Tensor&
   require(v.size(2) == k.size(2), op, ": k has ", k.size(2), " heads, v has ", v.size(2),
           "; they must agree");
   p.v_width = v.size(3);
+  p.values_in_keys = values_in_keys(k, v);
   return p;
+}
+
+bool values_in_keys(const at::Tensor& k, const at::Tensor& v) {
+  if (!k.is_contiguous() || v.size(3) > k.size(3)) return false;
+  if (v.const_data_ptr() != k.const_data_ptr() || v.stride(3) != 1) return false;
+  // A dimension of size 1 may have any stride.
+  for (int64_t i = 0; i < 3; ++i)
+    if (v.size(i) != k.size(i) || (k.size(i) > 1 && v.stride(i) != k.stride(i))) return false;
+  return true;
 }
 
 Problem scores_problem(const char* op, const at::Tensor& scores, int64_t top_k) {

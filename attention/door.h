@@ -13,6 +13,9 @@ Problem indexer_problem(const char* op, const at::Tensor& q, const at::Tensor& k
 Problem attention_problem(const char* op, const at::Tensor& q, const at::Tensor& k,
                           const at::Tensor& v);
 
+/// Is `v` the first columns of a contiguous `k`: the same memory, row for row?
+bool values_in_keys(const at::Tensor& k, const at::Tensor& v);
+
 /// Scores of `select_top_k`.
 Problem scores_problem(const char* op, const at::Tensor& scores, int64_t top_k);
 

@@ -62,7 +62,8 @@ at::Tensor selected_scores(const at::Tensor& q, const at::Tensor& k, const at::T
 /// door); ids < -1, ids >= S, future ids and repeated ids are an Error.
 /// @param q      [B, T, H, D]
 /// @param k      [B, S, G, D]
-/// @param v      [B, S, G, V]
+/// @param v      [B, S, G, V]; as k.narrow(-1, 0, V) of a contiguous k (MLA in MQA mode) a row of both
+///               need only be read once
 /// @param scale  multiplies q . k before the softmax, usually 1/sqrt(D)
 AttentionResult sparse_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                  const Selection& selection, double scale);

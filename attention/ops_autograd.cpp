@@ -1,5 +1,6 @@
 #include "attention/ops_autograd.h"
 
+#include "attention/door.h"
 #include "attention/nvtx.h"
 
 #include <ATen/Functions.h>
@@ -67,7 +68,9 @@ struct SparseAttention : Function<SparseAttention> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& q_in, const at::Tensor& k_in,
                                const at::Tensor& v_in, const ops::Selection& selection,
                                double scale, const Backend* row) {
-    const at::Tensor q = q_in.contiguous(), k = k_in.contiguous(), v = v_in.contiguous();
+    const at::Tensor q = q_in.contiguous(), k = k_in.contiguous();
+    const bool as_it_is = row->reads_values_in_keys && values_in_keys(k, v_in);
+    const at::Tensor v = as_it_is ? v_in : v_in.contiguous();
     const ops::AttentionResult result = row->sparse_forward(q, k, v, selection, scale);
     ctx->save_for_backward({q, k, v, selection.indices, selection.count, result.out, result.lse});
     ctx->saved_data["scale"] = scale;
@@ -80,7 +83,7 @@ struct SparseAttention : Function<SparseAttention> {
     const variable_list saved = ctx->get_saved_variables();
     const nvtx::Range range("sparse_attention_backward", Category::kAttention, saved[1].size(1));
     const AttentionGrads g = remembered(ctx).sparse_backward(
-        grads[0].contiguous(), saved[0], saved[1], saved[2], {saved[3], saved[4]},
+        grads[0].contiguous(), saved[0], saved[1], saved[2].contiguous(), {saved[3], saved[4]},
         {saved[5], saved[6]}, ctx->saved_data["scale"].toDouble());
     return {g.dq, g.dk, g.dv, at::Tensor(), at::Tensor(), at::Tensor()};
   }

@@ -128,6 +128,8 @@ TEST_CASE("one query reads only the keys it selected", "[cost]") {
       problem_of({.B = 1, .T = 1, .S = 1 << 20, .H = 1, .G = 1, .D = 64, .V = 64, .K = 256});
   const double read = cost(Op::kSparse, Pass::kForward, p).bytes_read;
   CHECK(read == 4.0 * (64 + 256 * 128) + 4 * 257);
+  p.v_width = 48, p.values_in_keys = true;
+  CHECK(cost(Op::kSparse, Pass::kForward, p).bytes_read == 4.0 * (64 + 256 * 64) + 4 * 257);
 }
 
 TEST_CASE("the FLOP ratio of DeepSeek-V3.2 is the published one", "[cost]") {

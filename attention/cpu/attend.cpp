@@ -6,6 +6,7 @@
 #include "attention/cpu/dispatch.h"
 #include "attention/cpu/parallel.h"
 #include "attention/cpu/scratch.h"
+#include "attention/door.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -91,12 +92,14 @@ QueryBlock query_block(const Inputs& in, const float* keys, int64_t b, int64_t g
   return block;
 }
 
-/// All heads of a kv head in one dense product per query, straight from the tensors.
+/// All heads of a kv head in one dense product per query, straight from the tensors. v may be a view of
+/// the first columns of k.
 void shared_forward(const Inputs& in, const SharedKernel& kernel, const at::Tensor& v,
                     ops::AttentionResult& result) {
   const AttendShape& n = in.n;
   const int64_t step = shared_queries(n);
   const int64_t blocks = (n.queries + step - 1) / step;
+  const int64_t v_row = values_in_keys(in.k, v) ? n.width : n.v_width;
   for_each_block(n.batch * blocks * n.kv_heads, [&](int64_t task) {
     const int64_t g = task % n.kv_heads, b = task / n.kv_heads / blocks;
     const int64_t begin = task / n.kv_heads % blocks * step, row = b * n.queries + begin;
@@ -109,9 +112,9 @@ void shared_forward(const Inputs& in, const SharedKernel& kernel, const at::Tens
     block.width = n.width;
     block.v_width = n.v_width;
     block.k = element(in.k, (b * n.keys * n.kv_heads + g) * n.width);
-    block.v = element(v, (b * n.keys * n.kv_heads + g) * n.v_width);
+    block.v = element(v, (b * n.keys * n.kv_heads + g) * v_row);
     block.k_stride = n.kv_heads * n.width;
-    block.v_stride = n.kv_heads * n.v_width;
+    block.v_stride = n.kv_heads * v_row;
     block.ids = in.selection.indices.const_data_ptr<int32_t>() + row * n.top_k;
     block.counts = in.selection.count.const_data_ptr<int32_t>() + row;
     block.top_k = n.top_k;
@@ -291,10 +294,12 @@ ops::AttentionResult sparse_forward(const at::Tensor& q, const at::Tensor& k, co
     shared_forward(in, bf16 ? kernels.shared_bfloat16 : kernels.shared_float32, v, result);
   else if (bf16 && kernels.narrow != nullptr)
     last_narrow_run = {
-        narrow_forward(in, *kernels.narrow, v, result),
+        narrow_forward(in, *kernels.narrow, v.contiguous(), result),
         {n.batch, n.queries, n.keys, n.heads, n.kv_heads, n.width, n.v_width, n.top_k}};
   else
-    for_each_batch_element(n.batch, [&](int64_t b) { forward_element(in, v, b, result); });
+    for_each_batch_element(n.batch, [&, values = v.contiguous()](int64_t b) {
+      forward_element(in, values, b, result);
+    });
   return result;
 }
 

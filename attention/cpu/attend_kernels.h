@@ -46,8 +46,8 @@ struct SharedBlock {
   int64_t q_token;  ///< elements from one query to the next
   int64_t queries;
   int64_t heads, width, v_width;
-  const void* k;  ///< row of key 0
-  const void* v;
+  const void* k;               ///< row of key 0
+  const void* v;               ///< k itself where a row of values is the beginning of one of keys
   int64_t k_stride, v_stride;  ///< elements from one key's row to the next
   const int32_t* ids;
   const int32_t* counts;
