@@ -24,6 +24,7 @@ KernelCase case_of(const Goal& goal, const std::string& family, const std::strin
   c.kv_heads = goal.kv_heads;
   c.widths = {goal.width};
   c.v_width = goal.v_width;
+  c.values = {goal.values};
   c.index_heads = {goal.index_heads};
   c.index_widths = {goal.index_width};
   c.dtypes = {goal.dtype};
@@ -56,6 +57,7 @@ Repetition timed(Part& part, int64_t iterations) {
     call(part.kernel, part.inputs->sets[part.turn++ % part.inputs->sets.size()]);
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   const double cpu_seconds = double(std::clock() - cpu) / CLOCKS_PER_SEC;
+  part.note = note_of(part.kernel);
   return {iterations, seconds / double(iterations), cpu_seconds / double(iterations)};
 }
 
@@ -113,7 +115,7 @@ void take_turns(Comparison& c, const Goal& goal, std::vector<Part*>& parts, Sess
 }  // namespace
 
 Checked Part::checked() const {
-  return {kernel, bytes_of_set(kernel) * double(inputs->sets.size()), verdict, inputs->facts};
+  return {kernel, bytes_of_set(kernel) * double(inputs->sets.size()), verdict, inputs->facts, note};
 }
 
 std::vector<Comparison> comparisons(const Goal& goal) {
@@ -125,9 +127,9 @@ std::vector<Comparison> comparisons(const Goal& goal) {
       c.length = length, c.scores = scores;
       if (std::find(known.begin(), known.end(), scores) == known.end()) continue;
       for (const auto& family : goal.families)
-        c.ours.push_back({case_of(goal, family, goal.backend, length, scores), {}, 0, {}, {}});
+        c.ours.push_back({case_of(goal, family, goal.backend, length, scores), {}, 0, {}, {}, {}});
       c.theirs.push_back(
-          {case_of(goal, goal.against_family, goal.against, length, scores), {}, 0, {}, {}});
+          {case_of(goal, goal.against_family, goal.against, length, scores), {}, 0, {}, {}, {}});
     }
   }
   return all;

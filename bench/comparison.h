@@ -13,6 +13,7 @@ struct Part {
   size_t turn = 0;
   Verdict verdict;
   std::vector<Repetition> repetitions;
+  std::string note;  ///< of the last timed call
 
   Checked checked() const;
 };

@@ -65,6 +65,8 @@ std::vector<KernelCase> problems(Op op, const KernelConfig& c,
     k.problem.qk_width = v;
     k.problem.v_width = c.v_width == 0 ? v : c.v_width;
   });
+  cross(has_attention(op) ? c.values : std::vector<std::string>{"own"},
+        [](KernelCase& k, const std::string& v) { k.problem.values_in_keys = v == "in-keys"; });
   cross(has_indexer(op) ? c.index_heads : none,
         [](KernelCase& k, int64_t v) { k.problem.index_heads = v; });
   cross(has_indexer(op) ? c.index_widths : none,
@@ -136,6 +138,12 @@ Cost KernelCase::work() const {
   return {2 * n * n * n, 2 * matrix, matrix};
 }
 
+std::string note_of(const KernelCase& kernel) {
+  if (kernel.yardstick != nullptr) return "";
+  const Backend& row = backend(kernel.backend);
+  return row.note != nullptr ? row.note(kernel.op, kernel.problem) : "";
+}
+
 std::string reason_to_decline(const KernelCase& kernel) {
   if (kernel.yardstick != nullptr) return "";
   return dsa::reason_to_decline(backend(kernel.backend), kernel.op, kernel.problem).value_or("");
@@ -160,6 +168,7 @@ Axes axes(const KernelCase& kernel) {
   add(has_attention(kernel.op), "D", p.qk_width);
   // The mass needs no values, but shares the inputs of attention: the same axes keep rows comparable.
   add(has_attention(kernel.op), "V", p.v_width);
+  if (p.values_in_keys) out.emplace_back("values", "in-keys");
   add(has_indexer(kernel.op), "I", p.index_heads);
   add(has_indexer(kernel.op), "J", p.index_width);
   out.emplace_back("dtype", dtype_name(p.dtype));

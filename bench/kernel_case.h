@@ -39,6 +39,9 @@ std::vector<KernelCase> kernel_cases(const KernelConfig& config,
 /// Why the case cannot run, or empty.
 std::string reason_to_decline(const KernelCase& kernel);
 
+/// What the implementation says of how it ran the case, in this thread and just now, or empty.
+std::string note_of(const KernelCase& kernel);
+
 /// Keys before the first query: 0 unless only the last T of L tokens ask.
 inline int64_t keys_before(const KernelCase& kernel) {
   return kernel.problem.keys - kernel.problem.queries;

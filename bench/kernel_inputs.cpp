@@ -169,7 +169,8 @@ InputSet make_set(const KernelCase& kernel, uint64_t seed, const AttentionCaptur
   if (has_attention(kernel.op)) {
     set.q = normal({1, p.queries, p.heads, p.qk_width}, generator).to(p.dtype);
     set.k = normal({1, p.keys, p.kv_heads, p.qk_width}, generator).to(p.dtype);
-    set.v = normal({1, p.keys, p.kv_heads, p.v_width}, generator).to(p.dtype);
+    set.v = p.values_in_keys ? set.k.narrow(-1, 0, p.v_width)
+                             : normal({1, p.keys, p.kv_heads, p.v_width}, generator).to(p.dtype);
   }
   if (has_selection(kernel.op) && !kernel.selects()) {
     set.selection = captured != nullptr ? captured->selection : selection_of(kernel, seed);
@@ -239,7 +240,7 @@ double bytes_of_set(const KernelCase& kernel) {
   if (has_attention(kernel.op)) {
     const auto h = static_cast<double>(p.heads), g = static_cast<double>(p.kv_heads);
     const auto d = static_cast<double>(p.qk_width), v = static_cast<double>(p.v_width);
-    bytes += size * (t * h * (d + v) + s * g * (d + v));
+    bytes += size * (t * h * (d + v) + s * g * (p.values_in_keys ? d : d + v));
   }
   if (kernel.op == Op::kSelectTopK || kernel.op == Op::kIndexerScores) bytes += 4 * t * s;
   if (has_selection(kernel.op)) bytes += 4 * t * static_cast<double>(p.top_k);

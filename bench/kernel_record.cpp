@@ -103,6 +103,11 @@ void put_metrics(Session& session, const Checked& row, const std::vector<double>
     put("recall", "1", Better::kHigher, {facts->recall});
     put("recent_share", "1", Better::kNeither, {facts->recent});
   }
+  if (!row.note.empty()) {
+    auto noted = labels;
+    noted["note"] = row.note;
+    session.recorder->put(record::Metric{{"note", "1", Better::kNeither}, noted, {1}});
+  }
   if (const auto used = share_of(session, row, median(seconds))) {
     labels["bound"] = used->bound;
     put("ceiling_percent", "%", Better::kHigher, percents);

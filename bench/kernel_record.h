@@ -24,6 +24,7 @@ struct Checked {
   double working_set = 0;
   Verdict verdict;
   std::optional<SelectionFacts> facts;  ///< of captured inputs
+  std::string note;                     ///< how the implementation ran it, or empty
 };
 
 /// How much of the machine's peak a call of `seconds` used; nothing if no peaks were measured.

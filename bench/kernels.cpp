@@ -48,6 +48,7 @@ class KernelRow : public Row {
   uint64_t inputs_hash_ = 0;
   size_t turn_ = 0;
   Verdict verdict_;
+  std::string note_;  ///< of the last timed call
   std::string failure_;
   bool skipped_ = false, interrupted_ = false;
   double timed_seconds_ = 0;
@@ -177,6 +178,7 @@ void KernelRow::time(benchmark::State& state, Session& session) {
   const auto start = Clock::now();
   for (auto _ : state) call(kernel_, next_set());
   const double seconds = seconds_since(start);
+  note_ = note_of(kernel_);
   const double cpu_seconds = static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
   timed_seconds_ += seconds;
   const auto others_after = cpu_seconds_of_others();
@@ -201,7 +203,7 @@ void KernelRow::keep(const Repetition& repetition, Session& session) {
 
 Checked KernelRow::checked() const {
   const auto sets = static_cast<double>(inputs_->sets.size());
-  return {kernel_, bytes_of_set(kernel_) * sets, verdict_, inputs_->facts};
+  return {kernel_, bytes_of_set(kernel_) * sets, verdict_, inputs_->facts, note_};
 }
 
 void KernelRow::flush_pending(Session& session) {
@@ -277,7 +279,9 @@ void KernelRow::record(Session& session) {
   std::snprintf(line, sizeof line, "%11s %9.1f GFLOP/s %11s %9s  n=%zu  ",
                 shown_seconds(middle).c_str(), kernel_.work().flops / middle / 1e9, ceiling.c_str(),
                 memory.c_str(), repetitions_.size());
-  session.progress.print(line + id + shown(inputs_->facts) + shown(verdict_) + crowding(session));
+  const std::string note = note_.empty() ? "" : "  " + note_;
+  session.progress.print(line + id + shown(inputs_->facts) + note + shown(verdict_) +
+                         crowding(session));
 }
 
 }  // namespace

@@ -49,6 +49,10 @@ void check(Goal& goal, const std::string& where) {
           "\"; it takes fwd or fwdbwd");
   require(one_of(goal.dtype, {"f32", "bf16", "f64"}), where, " dtype is \"", goal.dtype,
           "\"; it takes f32, bf16 or f64");
+  require(one_of(goal.values, {"own", "in-keys"}), where, " values is \"", goal.values,
+          "\"; it takes own or in-keys");
+  require(goal.values == "own" || goal.v_width <= goal.width, where, " v-width is ", goal.v_width,
+          "; with values in-keys it must be at most width ", goal.width);
   require(!goal.lengths.empty() && !goal.scores.empty() && !goal.goal.empty(), where,
           " needs lengths, scores and goal; none may be empty");
   const bool crossover = goal.measure == "crossover";

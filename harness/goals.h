@@ -30,6 +30,7 @@ struct Goal {
   int64_t kv_heads = 0;
   int64_t width = 64;
   int64_t v_width = 0;
+  std::string values = "own";
   int64_t index_heads = 4;
   int64_t index_width = 64;
   std::vector<std::string> needs;
@@ -38,11 +39,11 @@ struct Goal {
 };
 
 template <class C, class V>
-requires is_a<C, Goal>
+  requires is_a<C, Goal>
 void visit_fields(C& c, V&& v) {
   auto& [name, operation, families, backend, against, against_family, measure, pass, dtype, scores,
-         lengths, queries, top_k, heads, kv_heads, width, v_width, index_heads, index_width, needs,
-         prototype, goal] = c;
+         lengths, queries, top_k, heads, kv_heads, width, v_width, values, index_heads, index_width,
+         needs, prototype, goal] = c;
   v("operation", operation, "what is compared, in words");
   v("families", families, "kernel families that run one after the other; their times are added");
   v("backend", backend, "whose kernels these are");
@@ -61,6 +62,7 @@ void visit_fields(C& c, V&& v) {
   v("kv-heads", kv_heads, "key/value heads G; 0 = as many as H");
   v("width", width, "query/key width D");
   v("v-width", v_width, "value width V; 0 = as D");
+  v("values", values, "own, or in-keys: v is the first V columns of k");
   v("index-heads", index_heads, "indexer heads I");
   v("index-width", index_width, "indexer width J");
   v("needs", needs, "instruction sets, as /proc/cpuinfo calls them; else it cannot be measured");

@@ -54,6 +54,8 @@ void check(const KernelConfig& c) {
   check_words("kernels.passes", c.passes, {"fwd", "fwdbwd"});
   check_words("kernels.dtypes", c.dtypes, {"f32", "bf16", "f64"});
   check_words("kernels.scores", c.scores, distributions());
+  check_words("kernels.values", c.values, {"own", "in-keys"});
+  require(!c.values.empty(), "--kernels.values is empty; give own, in-keys or both");
   for (const auto& name : c.backends) {
     if (yardstick(name) == nullptr) backend(name);
   }
@@ -68,6 +70,11 @@ void check(const KernelConfig& c) {
   check_positive<int64_t>("kernels.index-widths", c.index_widths, 1);
   require(c.kv_heads >= 0 && c.v_width >= 0, "--kernels.kv-heads and --kernels.v-width are ",
           c.kv_heads, " and ", c.v_width, "; neither may be negative");
+  for (const int64_t width : c.widths) {
+    const bool in_keys = std::find(c.values.begin(), c.values.end(), "in-keys") != c.values.end();
+    require(!in_keys || c.v_width <= width, "--kernels.v-width is ", c.v_width,
+            "; with --kernels.values in-keys it must be at most --kernels.widths ", width);
+  }
   for (const int64_t heads : c.heads) {
     require(c.kv_heads == 0 || heads % c.kv_heads == 0, "--kernels.kv-heads is ", c.kv_heads,
             "; it must divide --kernels.heads ", heads);

@@ -19,6 +19,7 @@ struct KernelConfig {
   int64_t kv_heads = 0;
   std::vector<int64_t> widths = {64};
   int64_t v_width = 0;
+  std::vector<std::string> values = {"own"};
   std::vector<int64_t> index_heads = {4};
   std::vector<int64_t> index_widths = {64};
   std::vector<std::string> dtypes = {"f32"};
@@ -38,11 +39,11 @@ struct KernelConfig {
 };
 
 template <class C, class V>
-requires is_a<C, KernelConfig>
+  requires is_a<C, KernelConfig>
 void visit_fields(C& c, V&& v) {
   auto& [families, passes, backends, lengths, queries, top_k, heads, kv_heads, widths, v_width,
-         index_heads, index_widths, dtypes, scores, captured_weights, captured_layer, repetitions,
-         min_time, row_budget, call_budget, memory_budget, input_sets, input_memory,
+         values, index_heads, index_widths, dtypes, scores, captured_weights, captured_layer,
+         repetitions, min_time, row_budget, call_budget, memory_budget, input_sets, input_memory,
          checked_queries, ceilings, seed] = c;
   v("families", families, "operations to measure, as `dsa-bench list` names them; empty = all");
   v("passes", passes, "fwd, fwdbwd");
@@ -55,6 +56,8 @@ void visit_fields(C& c, V&& v) {
   v("kv-heads", kv_heads, "key/value heads G; divides every H; 0 = as many as H");
   v("widths", widths, "query/key width D of a head");
   v("v-width", v_width, "value width V of a head; 0 = as D");
+  v("values", values,
+    "own, in-keys: v has its own memory, or is the first V columns of k (MLA in MQA mode; V <= D)");
   v("index-heads", index_heads, "lightning-indexer heads I");
   v("index-widths", index_widths, "lightning-indexer width J");
   v("dtypes", dtypes, "f32, bf16, f64");
@@ -106,7 +109,7 @@ struct RunConfig {
 };
 
 template <class C, class V>
-requires is_a<C, RunConfig>
+  requires is_a<C, RunConfig>
 void visit_fields(C& c, V&& v) {
   auto& [lengths, variants, seeds, suites, out, resume, goals, filter, select, dry_run, profile,
          threads, isa, strict, quiet, kernels, data, attention, model, train] = c;
@@ -125,7 +128,8 @@ void visit_fields(C& c, V&& v) {
   v("dry-run", dry_run, "run every selected benchmark once: one call, one training step");
   v("profile", profile, "one repetition, rows marked profiled: for nsys -c nvtx -p timed@dsa");
   v("threads", threads, "CPU threads of torch and our kernels; 0 = torch's choice");
-  v("isa", isa, "instruction set of the cpu backend: auto, portable, avx2, avx512, avx512bf16, amx");
+  v("isa", isa,
+    "instruction set of the cpu backend: auto, portable, avx2, avx512, avx512bf16, amx");
   v("strict", strict, "a failed training seed makes the exit code 4, a missed goal 6");
   v("quiet", quiet, "no progress line, no table");
   v("kernels", kernels, "kernel benchmarks");

@@ -177,6 +177,8 @@ TEST_CASE("a mistake in a file of goals is one sentence and exit code 1", "[cli]
       {"goal = 3\n" + good, "outside a section"},
       {"# nothing\n", "holds no goal"},
       {good + "scores = []\n", "scores"},
+      {good + "values = \"mine\"\n", "values is \"mine\"; it takes own or in-keys"},
+      {good + "values = \"in-keys\"\nv-width = 65\n", "it must be at most width 64"},
   };
   for (const auto& [file, sentence] : mistakes) {
     const Outcome outcome = goals(bench, file);

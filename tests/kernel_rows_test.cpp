@@ -6,6 +6,7 @@
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <nlohmann/json.hpp>
 
+#include <map>
 #include <set>
 
 using Catch::Matchers::ContainsSubstring;
@@ -59,4 +60,51 @@ TEST_CASE("kernel rows say how much of the measured ceiling they use", "[cli]") 
     for (const double percent : metric["samples"]) CHECK(percent > 0);
   }
   CHECK(rows == 2);
+}
+
+TEST_CASE("values in the keys are rows of their own beside those of own values", "[cli]") {
+  Bench bench;
+  const std::vector<std::string> axes = {
+      "--kernels.values", "own,in-keys", "--kernels.v-width", "4", "--kernels.kv-heads", "1"};
+  auto arguments = axes;
+  arguments.insert(arguments.end(),
+                   {"--suites", "kernels", "--kernels.families", "sparse_attention"});
+  const Outcome outcome = bench.run(arguments);
+  INFO(outcome.err << outcome.out);
+  CHECK(outcome.code == 0);
+  CHECK(bench.json("failures.json").empty());
+  std::map<std::string, int> rows;
+  const Json record = bench.json("record.json");
+  for (const auto& metric : record["metrics"])
+    if (metric["quantity"]["name"] == "time") ++rows[metric["labels"].value("values", "own")];
+  CHECK(rows["own"] > 4);
+  CHECK(rows["own"] == rows["in-keys"]);
+  arguments = axes;
+  arguments.insert(arguments.end(), {"list", "--select", "values=in-keys"});
+  CHECK_THAT(bench.run(arguments).out, ContainsSubstring("/V:4/values:in-keys/dtype:f32"));
+
+  const Outcome wide = bench.run({"--kernels.values", "in-keys", "--kernels.v-width", "9"});
+  CHECK(wide.code == 1);
+  CHECK_THAT(wide.err, ContainsSubstring("it must be at most --kernels.widths 8"));
+}
+
+TEST_CASE("a kernel row shows and records what its implementation settled on", "[cli]") {
+  Bench bench;
+  const Outcome outcome =
+      bench.run({"--suites", "kernels", "--kernels.families", "sparse_attention",
+                 "--kernels.backends", "cpu,torch-gather", "--kernels.passes", "fwd"});
+  INFO(outcome.err << outcome.out);
+  CHECK(outcome.code == 0);
+  CHECK_THAT(outcome.err + outcome.out, ContainsSubstring("scores:uniform  forward chunk "));
+  size_t notes = 0;
+  const Json record = bench.json("record.json");
+  for (const auto& metric : record["metrics"]) {
+    const bool noted = metric["labels"].contains("note");
+    CHECK(noted == (metric["quantity"]["name"] == "note"));
+    if (!noted) continue;
+    ++notes;  // float32 on the cpu row has none
+    CHECK(metric["labels"]["backend"] == "torch-gather");
+    CHECK_THAT(metric["labels"]["note"].get<std::string>(), ContainsSubstring("forward chunk "));
+  }
+  CHECK(notes == 1);
 }
