@@ -80,7 +80,7 @@ ops::Selection int8_select(const at::Tensor& q, const at::Tensor& k, const at::T
   return selection;
 }
 
-std::optional<std::string> declines(Op, const Problem& problem) {
+std::optional<std::string> int8_declines(Op, const Problem& problem) {
   if (!problem.device.is_cpu()) return "runs on the CPU; q is on " + problem.device.str();
   if (problem.dtype != c10::kFloat && problem.dtype != c10::kBFloat16)
     return std::string("needs float32 or bfloat16; q is ") + c10::toString(problem.dtype);
@@ -98,7 +98,7 @@ Backend cpu_int8_backend() {
   row.description = "our fused indexer on int8 copies (AMX); selects nearly the same keys";
   row.role = "ours";
   row.is_exact = false;
-  row.declines = cpu::declines;
+  row.declines = cpu::int8_declines;
   row.indexer_select = cpu::int8_select;
   return row;
 }

@@ -64,7 +64,7 @@ struct SelectedScores : Function<SelectedScores> {
   }
 };
 
-struct SparseAttention : Function<SparseAttention> {
+struct SparseFunction : Function<SparseFunction> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& q_in, const at::Tensor& k_in,
                                const at::Tensor& v_in, const ops::Selection& selection,
                                double scale, const Backend* row) {
@@ -89,7 +89,7 @@ struct SparseAttention : Function<SparseAttention> {
   }
 };
 
-struct DenseAttention : Function<DenseAttention> {
+struct DenseFunction : Function<DenseFunction> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& q_in, const at::Tensor& k_in,
                                const at::Tensor& v_in, double scale, const Backend* row) {
     const at::Tensor q = q_in.contiguous(), k = k_in.contiguous(), v = v_in.contiguous();
@@ -148,13 +148,13 @@ at::Tensor selected_scores(const Backend& row, const at::Tensor& q, const at::Te
 ops::AttentionResult sparse_attention(const Backend& row, const at::Tensor& q, const at::Tensor& k,
                                       const at::Tensor& v, const ops::Selection& selection,
                                       double scale) {
-  const variable_list result = SparseAttention::apply(q, k, v, selection, scale, &row);
+  const variable_list result = SparseFunction::apply(q, k, v, selection, scale, &row);
   return {result[0], result[1]};
 }
 
 ops::AttentionResult dense_attention(const Backend& row, const at::Tensor& q, const at::Tensor& k,
                                      const at::Tensor& v, double scale) {
-  const variable_list result = DenseAttention::apply(q, k, v, scale, &row);
+  const variable_list result = DenseFunction::apply(q, k, v, scale, &row);
   return {result[0], result[1]};
 }
 

@@ -9,7 +9,7 @@
 namespace dsa::ops {
 namespace {
 
-struct Sequence {
+struct PackedSequence {
   int64_t query, queries, key, keys;
 
   /// Its rows of a packed tensor, as a batch of one.
@@ -38,17 +38,17 @@ std::vector<int64_t> checked_offsets(const char* op, const char* name, const at:
 }
 
 /// Sequences with at least one query.
-std::vector<Sequence> sequences(const char* op, const at::Tensor& q, const at::Tensor& k,
-                                const SequenceOffsets& offsets) {
+std::vector<PackedSequence> sequences(const char* op, const at::Tensor& q, const at::Tensor& k,
+                                      const SequenceOffsets& offsets) {
   require(q.defined() && q.dim() >= 1 && k.defined() && k.dim() >= 1, op,
           ": q and k must be packed tensors, tokens first");
   const auto query = checked_offsets(op, "query", offsets.queries, q.size(0));
   const auto key = checked_offsets(op, "key", offsets.keys, k.size(0));
   require(query.size() == key.size(), op, ": ", query.size() - 1, " sequences of queries but ",
           key.size() - 1, " of keys; they must agree");
-  std::vector<Sequence> all;
+  std::vector<PackedSequence> all;
   for (size_t i = 0; i + 1 < query.size(); ++i) {
-    const Sequence s{query[i], query[i + 1] - query[i], key[i], key[i + 1] - key[i]};
+    const PackedSequence s{query[i], query[i + 1] - query[i], key[i], key[i + 1] - key[i]};
     require(s.keys >= s.queries, op, ": sequence ", i, " has ", s.queries, " queries but only ",
             s.keys, " keys; the last keys sit at the queries' positions");
     if (s.queries > 0) all.push_back(s);
@@ -68,9 +68,9 @@ at::Tensor joined(const std::vector<at::Tensor>& parts) {
 
 /// @param attend  the result for one sequence
 template <class Attend>
-AttentionResult each_sequence(const std::vector<Sequence>& all, const Attend& attend) {
+AttentionResult each_sequence(const std::vector<PackedSequence>& all, const Attend& attend) {
   std::vector<at::Tensor> out, lse;
-  for (const Sequence& s : all) {
+  for (const PackedSequence& s : all) {
     AttentionResult one = attend(s);
     out.push_back(std::move(one.out));
     lse.push_back(std::move(one.lse));
@@ -86,7 +86,7 @@ Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at::Ten
   std::vector<at::Tensor> indices, count;
   const auto all = sequences(op, q, k, offsets);
   require_rows(op, "weight", weight, q.size(0));
-  for (const Sequence& s : all) {
+  for (const PackedSequence& s : all) {
     Selection one = indexer_select(s.query_rows(q), s.key_rows(k), s.query_rows(weight), top_k);
     indices.push_back(std::move(one.indices));
     count.push_back(std::move(one.count));
@@ -102,7 +102,7 @@ AttentionResult sparse_attention(const at::Tensor& q, const at::Tensor& k, const
   require_rows(op, "v", v, k.size(0));
   require_rows(op, "selection.indices", selection.indices, q.size(0));
   if (selection.count.defined()) require_rows(op, "selection.count", selection.count, q.size(0));
-  return each_sequence(all, [&](const Sequence& s) {
+  return each_sequence(all, [&](const PackedSequence& s) {
     const Selection own{s.query_rows(selection.indices), selection.count.defined()
                                                              ? s.query_rows(selection.count)
                                                              : selection.count};
@@ -115,7 +115,7 @@ AttentionResult dense_attention(const at::Tensor& q, const at::Tensor& k, const 
   const char* op = "dense_attention";
   const auto all = sequences(op, q, k, offsets);
   require_rows(op, "v", v, k.size(0));
-  return each_sequence(all, [&](const Sequence& s) {
+  return each_sequence(all, [&](const PackedSequence& s) {
     return dense_attention(s.query_rows(q), s.key_rows(k), s.key_rows(v), scale);
   });
 }

@@ -16,11 +16,11 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// Float64 inputs of the lightning indexer with its pair score.
-struct Indexer {
+struct ScoreInputs {
   at::Tensor q, k, weight;
   int64_t B, T, S, I, J;
 
-  Indexer(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& weight_in)
+  ScoreInputs(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& weight_in)
       : q(as_double(q_in)), k(as_double(k_in)), weight(as_double(weight_in)) {
     B = q.size(0), T = q.size(1), I = q.size(2), J = q.size(3), S = k.size(1);
   }
@@ -46,7 +46,7 @@ struct Indexer {
 };
 
 /// Scores of the listed pairs into rows of `width`, the rest -inf.
-at::Tensor scores_of(const Indexer& in, const KeyLists& keys, int64_t width) {
+at::Tensor scores_of(const ScoreInputs& in, const KeyLists& keys, int64_t width) {
   at::Tensor result = at::full({in.B, in.T, width}, -kInfinity, at::kDouble);
   double* out = result.data_ptr<double>();
   at::parallel_for(0, in.B * in.T, 1, [&](int64_t begin, int64_t end) {
@@ -59,7 +59,7 @@ at::Tensor scores_of(const Indexer& in, const KeyLists& keys, int64_t width) {
   return result;
 }
 
-IndexerGrads gradients(const at::Tensor& dscores, const Indexer& in, const KeyLists& keys) {
+IndexerGrads gradients(const at::Tensor& dscores, const ScoreInputs& in, const KeyLists& keys) {
   const at::Tensor gradient = as_double(dscores);
   const double* g = gradient.const_data_ptr<double>();
   const int64_t width = gradient.size(2);
@@ -87,7 +87,7 @@ IndexerGrads gradients(const at::Tensor& dscores, const Indexer& in, const KeyLi
   return {dq, dk, dw};
 }
 
-IndexerGrads rounded(const IndexerGrads& g, c10::ScalarType dtype) {
+IndexerGrads rounded_to(const IndexerGrads& g, c10::ScalarType dtype) {
   return {g.dq.to(dtype), g.dk.to(dtype), g.dweight.to(dtype)};
 }
 
@@ -114,19 +114,19 @@ ops::Selection empty_selection(int64_t batch, int64_t queries, int64_t top_k) {
 }  // namespace
 
 at::Tensor indexer_scores(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight) {
-  const Indexer in(q, k, weight);
+  const ScoreInputs in(q, k, weight);
   return scores_of(in, KeyLists(nullptr, in.T, in.S), in.S).to(accumulation_dtype(q.scalar_type()));
 }
 
 IndexerGrads indexer_scores_backward(const at::Tensor& dscores, const at::Tensor& q,
                                      const at::Tensor& k, const at::Tensor& weight) {
-  const Indexer in(q, k, weight);
-  return rounded(gradients(dscores, in, KeyLists(nullptr, in.T, in.S)), q.scalar_type());
+  const ScoreInputs in(q, k, weight);
+  return rounded_to(gradients(dscores, in, KeyLists(nullptr, in.T, in.S)), q.scalar_type());
 }
 
 at::Tensor selected_scores(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
                            const ops::Selection& selection) {
-  const Indexer in(q, k, weight);
+  const ScoreInputs in(q, k, weight);
   return scores_of(in, KeyLists(&selection, in.T, in.S), selection.indices.size(2))
       .to(accumulation_dtype(q.scalar_type()));
 }
@@ -134,8 +134,8 @@ at::Tensor selected_scores(const at::Tensor& q, const at::Tensor& k, const at::T
 IndexerGrads selected_scores_backward(const at::Tensor& dscores, const at::Tensor& q,
                                       const at::Tensor& k, const at::Tensor& weight,
                                       const ops::Selection& selection) {
-  const Indexer in(q, k, weight);
-  return rounded(gradients(dscores, in, KeyLists(&selection, in.T, in.S)), q.scalar_type());
+  const ScoreInputs in(q, k, weight);
+  return rounded_to(gradients(dscores, in, KeyLists(&selection, in.T, in.S)), q.scalar_type());
 }
 
 ops::Selection select_top_k(const at::Tensor& scores, int64_t top_k) {
@@ -152,7 +152,7 @@ ops::Selection select_top_k(const at::Tensor& scores, int64_t top_k) {
 
 ops::Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
                               int64_t top_k) {
-  const Indexer in(q, k, weight);
+  const ScoreInputs in(q, k, weight);
   const bool wide = q.scalar_type() == at::kDouble;
   ops::Selection result = empty_selection(in.B, in.T, top_k);
   int32_t* count = result.count.data_ptr<int32_t>();

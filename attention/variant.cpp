@@ -64,8 +64,9 @@ Cost at_pass(const AttentionConfig& config, int64_t batch, int64_t length) {
 }
 
 template <PassCost kCost>
-AttentionVariant row(const char* name, const char* summary, const char* role, int colour_slot,
-                     std::shared_ptr<AttentionLayer> (*make)(const AttentionConfig&)) {
+AttentionVariant variant_row(const char* name, const char* summary, const char* role,
+                             int colour_slot,
+                             std::shared_ptr<AttentionLayer> (*make)(const AttentionConfig&)) {
   return {name,
           summary,
           role,
@@ -124,17 +125,20 @@ void check(const AttentionConfig& config) {
 
 const std::vector<AttentionVariant>& variants() {
   static const std::vector<AttentionVariant> rows = {
-      row<dense_cost>("dense", "causal softmax attention over every visible key", "baseline", 0,
-                      make_dense),
-      row<dsa_cost>("dsa",
-                    "DeepSeek Sparse Attention: a lightning indexer trained by its KL loss picks "
-                    "the top-k visible keys",
-                    "candidate", 1, make_dsa),
-      row<window_cost>("window", "the k most recent keys, no indexer", "control", 2, make_window),
-      row<as_published_cost>("dsa_as_published",
-                             "the published experiment as it was: untrained indexer, a mask that "
-                             "lets future keys through",
-                             "flawed", 3, make_dsa_as_published),
+      variant_row<dense_cost>("dense", "causal softmax attention over every visible key",
+                              "baseline", 0, make_dense),
+      variant_row<dsa_cost>(
+          "dsa",
+          "DeepSeek Sparse Attention: a lightning indexer trained by its KL loss picks "
+          "the top-k visible keys",
+          "candidate", 1, make_dsa),
+      variant_row<window_cost>("window", "the k most recent keys, no indexer", "control", 2,
+                               make_window),
+      variant_row<as_published_cost>(
+          "dsa_as_published",
+          "the published experiment as it was: untrained indexer, a mask that "
+          "lets future keys through",
+          "flawed", 3, make_dsa_as_published),
   };
   return rows;
 }

@@ -18,14 +18,14 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 /// What the blocks of one call share.
-struct Indexer {
+struct IndexerCall {
   const at::Tensor &q, &k, &weight;
   int64_t top_k;
   bool causal;  ///< a block reads the keys its queries may see; else all
 };
 
 /// Queries [first, last) of T, which sit at the end of S keys.
-void append_block(const Indexer& in, int64_t first, int64_t last, Best& best) {
+void append_block(const IndexerCall& in, int64_t first, int64_t last, Best& best) {
   const int64_t T = in.q.size(1), S = in.k.size(1), I = in.q.size(2), J = in.q.size(3);
   const int64_t queries = last - first, keys = in.causal ? last + S - T : S;
   const at::Tensor rows = in.q[0].slice(0, first, last).reshape({queries * I, J});
@@ -42,7 +42,7 @@ void append_block(const Indexer& in, int64_t first, int64_t last, Best& best) {
 }
 
 /// The block size whose best of two runs over the last 1024 queries is fastest.
-int64_t fastest_block(const Indexer& in) {
+int64_t fastest_block(const IndexerCall& in) {
   const int64_t T = in.q.size(1), from = std::max<int64_t>(0, T - 1024);
   int64_t fastest = 64;
   std::map<int64_t, double> seconds;
@@ -61,7 +61,7 @@ int64_t fastest_block(const Indexer& in) {
   return fastest;
 }
 
-int64_t block_of(const Indexer& in) {
+int64_t block_of(const IndexerCall& in) {
   using Key = std::tuple<std::vector<int64_t>, int64_t, int64_t, bool, c10::ScalarType, int>;
   static std::map<Key, int64_t> known;
   static std::mutex mutex;
@@ -82,7 +82,7 @@ Best top_k(const at::Tensor& scores, int64_t top_k) {
 
 Best indexer_top_k(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
                    int64_t top_k, bool causal) {
-  const Indexer in{q, k, weight, top_k, causal};
+  const IndexerCall in{q, k, weight, top_k, causal};
   const int64_t T = q.size(1), block = block_of(in);
   Best best;
   for (int64_t t = 0; t < T; t += block) append_block(in, t, std::min(T, t + block), best);

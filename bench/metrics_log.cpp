@@ -10,24 +10,24 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 /// JSON has no word for what is not finite: it was written as null.
-double number(const Json& json) {
+double number_or_nan(const Json& json) {
   return json.is_number() ? json.get<double>() : std::numeric_limits<double>::quiet_NaN();
 }
 
 // Every struct lists its numbers once; lines are written and read through that list.
 template <class S, class F>
-void numbers(S& s, F&& f) requires requires {
-  s.grad_norm;
-}
+void numbers(S& s, F&& f)
+  requires requires { s.grad_norm; }
 {
   f("training_loss", s.loss), f("indexer_loss", s.indexer_loss), f("router_loss", s.router_loss);
   f("grad_norm", s.grad_norm), f("learning_rate", s.learning_rate), f("seconds", s.seconds);
 }
 template <class E, class F>
-void numbers(E& e, F&& f) requires requires {
-  e.accuracy;
+void numbers(E& e, F&& f)
+  requires requires { e.accuracy; }
+{
+  f("validation_loss", e.loss), f("accuracy", e.accuracy), f("bits_per_byte", e.bits_per_byte);
 }
-{ f("validation_loss", e.loss), f("accuracy", e.accuracy), f("bits_per_byte", e.bits_per_byte); }
 
 template <class T>
 Json json_of(const char* type, const T& item) {
@@ -40,7 +40,9 @@ template <class T>
 T item_of(const Json& json) {
   T item;
   item.step = json.at("step").get<int64_t>();
-  numbers(item, [&](const char* name, double& value) { value = number(json.value(name, Json())); });
+  numbers(item, [&](const char* name, double& value) {
+    value = number_or_nan(json.value(name, Json()));
+  });
   return item;
 }
 
@@ -66,7 +68,7 @@ MetricsLog::MetricsLog(const std::filesystem::path& file) : file_(file) {
       Evaluation e = item_of<Evaluation>(json);
       e.tokens = json.value("tokens", int64_t{0});
       for (const Json& loss : json.value("loss_by_position", Json::array())) {
-        e.loss_by_position.push_back(number(loss));
+        e.loss_by_position.push_back(number_or_nan(loss));
       }
       evaluations_.push_back(std::move(e));
     }

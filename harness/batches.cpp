@@ -2,6 +2,7 @@
 // the same batches, because nothing here knows of one.
 #include "harness/data.h"
 #include "harness/random.h"
+#include "model/head.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
@@ -12,7 +13,6 @@
 namespace dsa {
 namespace {
 
-constexpr int64_t kIgnored = -100;
 constexpr uint64_t kSplitSeed = 42;  // the seed's; every run must hold out the same windows
 
 void require_window(const Corpus& corpus, const char* part, int64_t tokens, int64_t length) {
@@ -144,7 +144,8 @@ std::vector<Batch> validation_tiles(const Corpus& corpus, int64_t length, int64_
     tiles.push_back({view(0), view(1)});
   }
   if (rest == 0) return tiles;
-  const Batch last{at::full({1, length}, 0, at::kLong), at::full({1, length}, kIgnored, at::kLong)};
+  const Batch last{at::full({1, length}, 0, at::kLong),
+                   at::full({1, length}, kNotScored, at::kLong)};
   last.tokens[0].narrow(0, 0, rest).copy_(tokens.narrow(0, whole * length, rest));
   last.targets[0].narrow(0, 0, rest).copy_(tokens.narrow(0, whole * length + 1, rest));
   tiles.push_back(last);

@@ -25,9 +25,9 @@ constexpr uint32_t kMagicEvaluation = 20240522, kMagicTokenizer = 20240328;
 constexpr int64_t kHeaderBytes = 1024;
 
 /// An open file; reads with 64-bit offsets (2 GiB shards broke readers that used int).
-class File {
+class ReadFile {
  public:
-  explicit File(const std::string& path)
+  explicit ReadFile(const std::string& path)
       : path_(path), handle_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
     require(handle_ >= 0, "data.path: '", path, "' cannot be opened (", std::strerror(errno),
             "); check the path and its permissions");
@@ -36,9 +36,9 @@ class File {
     require(end >= 0, "data.path: '", path, "' is not a plain file; give a file, folder or glob");
     size_ = end;
   }
-  ~File() { ::close(handle_); }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
+  ~ReadFile() { ::close(handle_); }
+  ReadFile(const ReadFile&) = delete;
+  ReadFile& operator=(const ReadFile&) = delete;
 
   int64_t size() const { return size_; }
 
@@ -83,7 +83,7 @@ std::vector<std::string> matches_of(const std::string& pattern) {
 
 bool begins_with(const std::string& path, const char* magic) {
   if (!fs::is_regular_file(path)) return false;
-  const File file(path);
+  const ReadFile file(path);
   std::string start(std::strlen(magic), '\0');
   if (file.size() < static_cast<int64_t>(start.size())) return false;
   file.read(0, static_cast<int64_t>(start.size()), start.data());
@@ -91,7 +91,7 @@ bool begins_with(const std::string& path, const char* magic) {
 }
 
 /// Thousands of ids whose every byte is a printable letter are not ids but prose.
-bool looks_like_prose(const File& file) {
+bool looks_like_prose(const ReadFile& file) {
   std::string start(static_cast<size_t>(std::min<int64_t>(file.size(), 4096)), '\0');
   file.read(0, static_cast<int64_t>(start.size()), start.data());
   return start.size() >= 64 && std::all_of(start.begin(), start.end(), [](char c) {
@@ -169,7 +169,7 @@ std::vector<std::string> files_of(const std::string& path) {
 }
 
 FileKind kind_of(const std::string& path) {
-  const File file(path);
+  const ReadFile file(path);
   require(file.size() > 0, "data.path: '", path, "' is empty (0 bytes); fetch it again");
   uint32_t magic = 0;
   if (file.size() >= 4) file.read(0, 4, &magic);
@@ -184,7 +184,7 @@ FileKind kind_of(const std::string& path) {
 }
 
 std::string read_text(const std::string& path) {
-  const File file(path);
+  const ReadFile file(path);
   std::string text(static_cast<size_t>(file.size()), '\0');
   file.read(0, file.size(), text.data());
   for (size_t at = 0; at < text.size();) {
@@ -201,7 +201,7 @@ std::string read_text(const std::string& path) {
 }
 
 TokenFile open_tokens(const std::string& path, FileKind kind) {
-  const File file(path);
+  const ReadFile file(path);
   TokenFile tokens{path, kind, 0, kind == FileKind::kLlmcV7 ? 4 : 2, 0};
   if (kind == FileKind::kRawUint16) {
     require(file.size() % 2 == 0, "data.path: '", path, "' has ", file.size(),
@@ -230,7 +230,7 @@ TokenFile open_tokens(const std::string& path, FileKind kind) {
 
 void read_tokens(const TokenFile& tokens, int64_t first, int64_t count, int64_t vocabulary,
                  int64_t* out, Sha256* hash) {
-  const File file(tokens.path);
+  const ReadFile file(tokens.path);
   std::vector<uint8_t> buffer;
   constexpr int64_t kChunk = 1 << 18;
   for (int64_t done = 0; done < count; done += kChunk) {

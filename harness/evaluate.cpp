@@ -2,6 +2,7 @@
 // padded tile's tokens more than the others'.
 #include "attention/nvtx.h"
 #include "harness/trainer.h"
+#include "model/head.h"
 
 #include <ATen/core/grad_mode.h>
 
@@ -12,7 +13,6 @@
 namespace dsa {
 namespace {
 
-constexpr int64_t kIgnored = -100;
 constexpr int64_t kBuckets = 8;
 
 struct Sums {
@@ -31,7 +31,7 @@ void add(Sums& sums, const Batch& tile, const ModelOutput& output) {
   sums.loss.resize(std::max(sums.loss.size(), static_cast<size_t>(length)));
   sums.scored.resize(sums.loss.size());
   for (int64_t i = 0; i < targets.numel(); ++i) {
-    if (target[i] == kIgnored) continue;
+    if (target[i] == kNotScored) continue;
     const auto position = static_cast<size_t>(i % length);
     sums.loss[position] += loss[i];
     ++sums.scored[position];

@@ -31,7 +31,7 @@ void set(Goal& goal, const std::string& key, const Words& words, const std::stri
   require(known, where, " sets \"", key, "\", which is no field of a goal; there are ", keys);
 }
 
-void check(Goal& goal, const std::string& where) {
+void require_sense(Goal& goal, const std::string& where) {
   require(!goal.operation.empty(), where, " has no operation; say in words what is compared");
   require(!goal.families.empty(), where, " has no families; name at least one kernel family");
   if (goal.against_family.empty()) goal.against_family = goal.families.front();
@@ -94,7 +94,7 @@ std::vector<Goal> goals_from(const std::filesystem::path& file) {
     set(goal, item.name, item.inputs, file.string() + " [" + name + "]");
   }
   require(!goals.empty(), file.string(), " holds no goal; a goal is a section [name]");
-  for (Goal& goal : goals) check(goal, file.string() + " [" + goal.name + "]");
+  for (Goal& goal : goals) require_sense(goal, file.string() + " [" + goal.name + "]");
   return goals;
 }
 

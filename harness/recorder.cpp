@@ -29,7 +29,7 @@ std::string read_text(const fs::path& file) {
   return text.str();
 }
 
-Json json_of(const Sample& s) {
+Json line_of(const Sample& s) {
   Json out = {{"type", "sample"},
               {"level", s.level},
               {"id", s.id},
@@ -177,7 +177,7 @@ void Recorder::add(const Sample& sample) {
   for (const auto& [name, value] : sample.values) {
     if (reserved_counter(name)) throw std::logic_error("counter \"" + name + "\" is reserved");
   }
-  lines_->write(json_of(sample).dump());
+  lines_->write(line_of(sample).dump());
   samples_.push_back(sample);
 }
 

@@ -33,7 +33,7 @@ void check_targets(const at::Tensor& targets, int64_t vocab) {
 }
 
 /// What one pass over the tokens leaves behind. Gradients are of the mean loss.
-struct Pass {
+struct HeadPass {
   at::Tensor token_losses, correct, d_hidden, d_weight;
 };
 
@@ -62,14 +62,14 @@ at::Tensor score_rows(at::Tensor& logits, const at::Tensor& target, const at::Te
   return sum;
 }
 
-Pass run(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-         int64_t chunk, bool with_gradient) {
+HeadPass run(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+             int64_t chunk, bool with_gradient) {
   const int64_t tokens = hidden.size(0);
   const at::Tensor scored = targets != kNotScored;
   const at::Tensor target = targets.clamp_min(0);
   const double share =
       1.0 / static_cast<double>(std::max<int64_t>(1, scored.sum().item<int64_t>()));
-  Pass pass;
+  HeadPass pass;
   pass.token_losses = at::empty({tokens}, hidden.options().dtype(at::kFloat));
   pass.correct = at::empty({tokens}, hidden.options().dtype(at::kBool));
   if (with_gradient) {
@@ -100,7 +100,7 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   static variable_list forward(AutogradContext* context, const at::Tensor& hidden,
                                const at::Tensor& weight, const at::Tensor& targets, int64_t chunk,
                                bool with_gradient) {
-    const Pass pass = run(hidden.contiguous(), weight, targets, chunk, with_gradient);
+    const HeadPass pass = run(hidden.contiguous(), weight, targets, chunk, with_gradient);
     if (with_gradient) context->save_for_backward({pass.d_hidden, pass.d_weight});
     context->mark_non_differentiable({pass.token_losses, pass.correct});
     const int64_t scored = (targets != kNotScored).sum().item<int64_t>();

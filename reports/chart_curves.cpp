@@ -40,7 +40,7 @@ Summary gap_at(const Curve& baseline, double x, const std::map<std::string, doub
   return summarise(gaps);
 }
 
-struct Figure {
+struct CurveFigure {
   std::string id, title, subtitle, x_title, y_title, gap_title;
   Text caption;
 };
@@ -87,7 +87,7 @@ void add_arm(Plot& plot, const Arm& arm, const std::string& column, const Curve&
 }
 
 /// The gap axis is fitted to what comes after the share `unfitted` of x; the rest is clipped.
-Plot collect(const TrainingView& training, const std::string& quantity,
+Plot plot_of(const TrainingView& training, const std::string& quantity,
              const std::vector<double>& lengths, double unfitted) {
   Plot plot;
   const Arm* baseline = training.first(words::kBaseline);
@@ -177,7 +177,7 @@ bool needs_log(const Plot& plot) {
   return plot.y_low > 0 && plot.y_high / plot.y_low > 12;
 }
 
-Chart draw(const Figure& figure, const Plot& plot) {
+Chart draw(const CurveFigure& figure, const Plot& plot) {
   if (plot.values.empty()) return {};
   Json y = {{"field", "y"},
             {"type", "quantitative"},
@@ -254,12 +254,12 @@ std::string position_sentence(const TrainingView& training) {
 
 std::vector<Chart> loss_curves(const Material& material) {
   if (material.training.empty()) return {};
-  const Plot plot = collect(material.training, words::kValidationLoss,
+  const Plot plot = plot_of(material.training, words::kValidationLoss,
                             three_of(material.training.lengths()), 0.25);
   const std::string seeds = plot.seeds > 1 ? " · median of " + std::to_string(plot.seeds) +
                                                  " seeds, band = smallest to largest"
                                            : " · one seed";
-  const Figure figure{
+  const CurveFigure figure{
       "loss_curves",
       gap_sentence(material.training),
       "Top: loss, own y axis a length · bottom: gap to the baseline at the same step and seed" +
@@ -276,8 +276,8 @@ std::vector<Chart> loss_curves(const Material& material) {
 std::vector<Chart> loss_by_position(const Material& material) {
   if (material.training.empty()) return {};
   const Plot plot =
-      collect(material.training, words::kLossByPosition, three_of(material.training.lengths()), 0);
-  const Figure figure{
+      plot_of(material.training, words::kLossByPosition, three_of(material.training.lengths()), 0);
+  const CurveFigure figure{
       "loss_by_position",
       position_sentence(material.training),
       "Last evaluation · top: loss · bottom: gap to the baseline at the same position",

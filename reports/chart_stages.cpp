@@ -49,7 +49,7 @@ std::vector<std::string> stage_order(const TrainingView& training) {
   return first;
 }
 
-Stages collect(const TrainingView& training) {
+Stages stages_of(const TrainingView& training) {
   Stages out;
   out.names = stage_order(training);
   for (double length : training.lengths()) {
@@ -180,7 +180,7 @@ Json total_layer(const RowFrame& row) {
             {"text", {{"field", "total"}, {"type", "quantitative"}, {"format", ".3~r"}}}}}};
 }
 
-Json row_spec(const Stages& stages, const std::string& unit) {
+Json bars_of(const Stages& stages, const std::string& unit) {
   const RowFrame row = row_frame(stages, unit);
   return {{"width", 560},
           {"height", {{"step", 24}}},
@@ -199,7 +199,7 @@ double discussed_share(const TrainingView& training, const Arm& arm, double leng
   return 100 * discussed / total;
 }
 
-std::string title_of(const TrainingView& training) {
+std::string stages_title(const TrainingView& training) {
   const Arm *baseline = training.first(words::kBaseline),
             *candidate = training.first(words::kCandidate);
   if (!candidate) return "Where a training step goes";
@@ -216,7 +216,7 @@ std::string title_of(const TrainingView& training) {
 
 std::vector<Chart> stage_split(const Material& material) {
   const TrainingView& training = material.training;
-  Stages stages = collect(training);
+  Stages stages = stages_of(training);
   if (stages.rows.empty()) return {};
   const bool milliseconds = stages.longest < 1;
   const double factor = milliseconds ? 1e3 : 1;
@@ -226,7 +226,7 @@ std::vector<Chart> stage_split(const Material& material) {
     value.erase("seconds");
   }
   const std::string unit = milliseconds ? "ms" : "s";
-  const std::string title = title_of(training);
+  const std::string title = stages_title(training);
   Json spec = theme::base(title, "One traced step · bold = whole step in " + unit +
                                      " · a segment carries its number where it is wide enough");
   spec["data"] = {{"values", stages.values}};
@@ -238,7 +238,7 @@ std::vector<Chart> stage_split(const Material& material) {
         {"sort", stages.rows},
         {"header", {{"labelAngle", 0}, {"labelAlign", "left"}, {"labelAnchor", "middle"}}}}}};
   spec["spacing"] = 14;
-  spec["spec"] = row_spec(stages, unit);
+  spec["spec"] = bars_of(stages, unit);
   return {
       {"stage_split", title,
        "Stages of one training step, forward and backward together. Attention, indexer and top-k "

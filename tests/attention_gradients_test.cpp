@@ -17,7 +17,7 @@ using namespace dsa::testing;
 
 namespace {
 
-constexpr uint64_t kSeed = 20260303;
+constexpr uint64_t kGradientSeed = 20260303;
 constexpr double kStep = 1e-5;
 
 using Loss = std::function<at::Tensor(const std::vector<at::Tensor>&)>;
@@ -68,7 +68,7 @@ void check_by_differences(const Loss& loss, const std::vector<at::Tensor>& input
 
 /// Indexer inputs none of whose q.k comes near 0.
 IndexerInputs away_from_kinks(const Shape& shape, c10::ScalarType dtype) {
-  for (uint64_t seed = kSeed;; ++seed) {
+  for (uint64_t seed = kGradientSeed;; ++seed) {
     IndexerInputs in = indexer_inputs(shape, seed, dtype);
     const at::Tensor x = at::matmul(in.q.to(at::kDouble).transpose(1, 2),
                                     in.k.to(at::kDouble).unsqueeze(1).transpose(-1, -2));
@@ -107,7 +107,7 @@ void check_backends(Op op, const Shape& shape, c10::ScalarType dtype, const Loss
     const UseBackend use(row.name);
     const std::vector<at::Tensor> got = gradients(loss, rounded);
     for (size_t i = 0; i < got.size(); ++i) {
-      CAPTURE(row.name, name(op), shape.text(), dtype, kSeed, i);
+      CAPTURE(row.name, name(op), shape.text(), dtype, kGradientSeed, i);
       CHECK(got[i].scalar_type() == dtype);
       // Rows may cancel to nothing (K = 1: dq = 0), so errors are relative to the tensor's rms row,
       // or to a part of the size-1 terms that cancelled.
@@ -144,8 +144,8 @@ Loss selected_loss(const ops::Selection& selection) {
 }  // namespace
 
 TEST_CASE("the oracle's gradients are slopes", "[gradients]") {
-  const AttentionInputs in = attention_inputs(kSmall, kSeed, at::kDouble);
-  const ops::Selection selection = random_selection(kSmall, kSeed);
+  const AttentionInputs in = attention_inputs(kSmall, kGradientSeed, at::kDouble);
+  const ops::Selection selection = random_selection(kSmall, kGradientSeed);
   SECTION("dense attention") {
     check_by_differences(dense_loss(in.scale), {in.q, in.k, in.v});
   }
@@ -190,8 +190,8 @@ TEST_CASE("relu at exactly 0 passes no gradient", "[gradients]") {
 TEST_CASE("gradients of every backend agree with the oracle", "[gradients]") {
   for (const Shape& shape : gradient_shapes())
     for (const auto dtype : {at::kFloat, at::kDouble, at::kBFloat16}) {
-      const AttentionInputs in = attention_inputs(shape, kSeed, at::kDouble);
-      const ops::Selection selection = random_selection(shape, kSeed);
+      const AttentionInputs in = attention_inputs(shape, kGradientSeed, at::kDouble);
+      const ops::Selection selection = random_selection(shape, kGradientSeed);
       const std::vector<at::Tensor> qkv = {in.q, in.k, in.v};
       check_backends(Op::kDense, shape, dtype, dense_loss(in.scale), qkv, shape.D + 2 * shape.S);
       check_backends(Op::kSparse, shape, dtype, sparse_loss(selection, in.scale), qkv,
@@ -205,9 +205,9 @@ TEST_CASE("gradients of every backend agree with the oracle", "[gradients]") {
 }
 
 TEST_CASE("attention mass and selections carry no gradient", "[gradients]") {
-  AttentionInputs in = attention_inputs(kSmall, kSeed, at::kDouble);
+  AttentionInputs in = attention_inputs(kSmall, kGradientSeed, at::kDouble);
   in.q.requires_grad_();
-  const ops::Selection selection = random_selection(kSmall, kSeed);
+  const ops::Selection selection = random_selection(kSmall, kGradientSeed);
   const auto forward = ops::sparse_attention(in.q, in.k, in.v, selection, in.scale);
   CHECK(forward.out.requires_grad());
   CHECK_FALSE(forward.lse.requires_grad());

@@ -17,7 +17,7 @@ using namespace dsa::testing;
 
 namespace {
 
-constexpr uint64_t kSeed = 20260301;
+constexpr uint64_t kOpsSeed = 20260301;
 
 Problem problem_of(const Shape& x, c10::ScalarType dtype) {
   Problem p;
@@ -34,7 +34,7 @@ void for_each_backend(Op op, const Shape& shape, c10::ScalarType dtype, const Ch
   for (const Backend& row : backends()) {
     if (reason_to_decline(row, op, problem_of(shape, dtype))) continue;
     const UseBackend use(row.name);
-    CAPTURE(row.name, name(op), shape.text(), dtype, kSeed);
+    CAPTURE(row.name, name(op), shape.text(), dtype, kOpsSeed);
     check(row);
     ++ran;
   }
@@ -65,7 +65,7 @@ at::Tensor oracle_scores(const IndexerInputs& in) {
 TEST_CASE("dense attention agrees with the oracle on every backend", "[ops]") {
   for (const Shape& shape : edge_shapes())
     for (const auto dtype : kDtypes) {
-      const AttentionInputs in = attention_inputs(shape, kSeed, dtype);
+      const AttentionInputs in = attention_inputs(shape, kOpsSeed, dtype);
       const ops::AttentionResult truth = oracle_dense(in);
       for_each_backend(Op::kDense, shape, dtype, [&](const Backend&) {
         const auto got = ops::dense_attention(in.q, in.k, in.v, in.scale);
@@ -79,8 +79,8 @@ TEST_CASE("dense attention agrees with the oracle on every backend", "[ops]") {
 TEST_CASE("sparse attention agrees with the oracle on every backend", "[ops]") {
   for (const Shape& shape : edge_shapes())
     for (const auto dtype : kDtypes) {
-      const AttentionInputs in = attention_inputs(shape, kSeed, dtype);
-      const ops::Selection selection = random_selection(shape, kSeed);
+      const AttentionInputs in = attention_inputs(shape, kOpsSeed, dtype);
+      const ops::Selection selection = random_selection(shape, kOpsSeed);
       const ops::AttentionResult truth = oracle_sparse(in, selection);
       for_each_backend(Op::kSparse, shape, dtype, [&](const Backend&) {
         const auto got = ops::sparse_attention(in.q, in.k, in.v, selection, in.scale);
@@ -94,7 +94,7 @@ TEST_CASE("sparse attention agrees with the oracle on every backend", "[ops]") {
 TEST_CASE("with K >= S, sparse attention equals dense attention", "[ops]") {
   for (Shape shape : edge_shapes()) {
     shape.K = shape.S + 3;
-    const AttentionInputs in = attention_inputs(shape, kSeed, at::kFloat);
+    const AttentionInputs in = attention_inputs(shape, kOpsSeed, at::kFloat);
     const ops::Selection all = ops::window_selection(shape.B, shape.T, shape.S, shape.K);
     const ops::AttentionResult truth = oracle_dense(in);
     for_each_backend(Op::kSparse, shape, at::kFloat, [&](const Backend&) {
@@ -106,8 +106,8 @@ TEST_CASE("with K >= S, sparse attention equals dense attention", "[ops]") {
 
 TEST_CASE("the order of selected ids and -1 between them change nothing", "[ops]") {
   for (const Shape& shape : edge_shapes()) {
-    const AttentionInputs in = attention_inputs(shape, kSeed, at::kFloat);
-    const ops::Selection tidy = random_selection(shape, kSeed);
+    const AttentionInputs in = attention_inputs(shape, kOpsSeed, at::kFloat);
+    const ops::Selection tidy = random_selection(shape, kOpsSeed);
     const at::Tensor holes = at::full({shape.B, shape.T, 2}, -1, at::kInt);
     const at::Tensor messy = at::cat({holes, tidy.indices.flip(-1), holes}, -1);
     for_each_backend(Op::kSparse, shape, at::kFloat, [&](const Backend&) {
@@ -121,7 +121,7 @@ TEST_CASE("the order of selected ids and -1 between them change nothing", "[ops]
 
 TEST_CASE("a query with no key gives zero, lse -inf and zero gradients", "[ops]") {
   const Shape shape{.B = 1, .T = 3, .S = 3, .H = 2, .G = 1, .D = 8, .V = 8, .K = 2};
-  AttentionInputs in = attention_inputs(shape, kSeed, at::kFloat);
+  AttentionInputs in = attention_inputs(shape, kOpsSeed, at::kFloat);
   const at::Tensor none = at::tensor({0, -1, -1, -1, 2, 0}, at::kInt).view({1, 3, 2});
   for (at::Tensor* x : {&in.q, &in.k, &in.v}) x->requires_grad_();
   for_each_backend(Op::kSparse, shape, at::kFloat, [&](const Backend&) {
@@ -140,8 +140,8 @@ TEST_CASE("a query with no key gives zero, lse -inf and zero gradients", "[ops]"
 TEST_CASE("later keys never change an earlier query", "[ops]") {
   const Shape shape{
       .B = 1, .T = 40, .S = 40, .H = 2, .G = 2, .D = 16, .V = 16, .I = 2, .J = 16, .K = 9};
-  const AttentionInputs in = attention_inputs(shape, kSeed, at::kFloat);
-  const IndexerInputs index = indexer_inputs(shape, kSeed, at::kFloat);
+  const AttentionInputs in = attention_inputs(shape, kOpsSeed, at::kFloat);
+  const IndexerInputs index = indexer_inputs(shape, kOpsSeed, at::kFloat);
   constexpr int64_t cut = 23;  // queries before it must not notice what comes from there on
   const auto changed = [&](const at::Tensor& x) {
     at::Tensor y = x.clone();
@@ -160,7 +160,7 @@ TEST_CASE("later keys never change an earlier query", "[ops]") {
     const auto b = ops::indexer_select(index.q, changed(index.k), index.weight, shape.K);
     CHECK(at::equal(past(a.indices), past(b.indices)));
   });
-  const auto selection = random_selection(shape, kSeed);
+  const auto selection = random_selection(shape, kOpsSeed);
   for_each_backend(Op::kSparse, shape, at::kFloat, [&](const Backend&) {
     const auto a = ops::sparse_attention(in.q, in.k, in.v, selection, in.scale);
     const auto b = ops::sparse_attention(in.q, changed(in.k), changed(in.v), selection, in.scale);
@@ -171,8 +171,8 @@ TEST_CASE("later keys never change an earlier query", "[ops]") {
 TEST_CASE("a neighbour in the batch is out of reach", "[ops]") {
   const Shape shape{
       .B = 2, .T = 12, .S = 12, .H = 2, .G = 2, .D = 8, .V = 8, .I = 2, .J = 8, .K = 4};
-  const AttentionInputs in = attention_inputs(shape, kSeed, at::kFloat);
-  const auto selection = random_selection(shape, kSeed);
+  const AttentionInputs in = attention_inputs(shape, kOpsSeed, at::kFloat);
+  const auto selection = random_selection(shape, kOpsSeed);
   at::Tensor k = in.k.clone(), v = in.v.clone();
   k[1].fill_(1e4);
   v[1].fill_(-7);
@@ -186,14 +186,14 @@ TEST_CASE("a neighbour in the batch is out of reach", "[ops]") {
 TEST_CASE("indexer scores agree with the oracle on every backend", "[ops]") {
   for (const Shape& shape : edge_shapes())
     for (const auto dtype : kDtypes) {
-      const IndexerInputs in = indexer_inputs(shape, kSeed, dtype);
+      const IndexerInputs in = indexer_inputs(shape, kOpsSeed, dtype);
       const at::Tensor truth = oracle_scores(in);
       for_each_backend(Op::kIndexerScores, shape, dtype, [&](const Backend&) {
         const at::Tensor got = ops::indexer_scores(in.q, in.k, in.weight);
         CHECK_THAT(got, CloseTo(truth, shape.I * shape.J, 1));
         CHECK(got.scalar_type() == (dtype == at::kDouble ? at::kDouble : at::kFloat));
       });
-      const ops::Selection selection = random_selection(shape, kSeed);
+      const ops::Selection selection = random_selection(shape, kOpsSeed);
       const at::Tensor at_ids =
           truth.gather(2, selection.indices.clamp_min(0).to(at::kLong))
               .masked_fill(selection.indices.lt(0), -std::numeric_limits<double>::infinity());
@@ -207,8 +207,8 @@ TEST_CASE("indexer scores agree with the oracle on every backend", "[ops]") {
 TEST_CASE("attention mass is the head mean of the oracle's probabilities and sums to 1", "[ops]") {
   for (const Shape& shape : edge_shapes())
     for (const auto dtype : kDtypes) {
-      const AttentionInputs in = attention_inputs(shape, kSeed, dtype);
-      const ops::Selection selection = random_selection(shape, kSeed);
+      const AttentionInputs in = attention_inputs(shape, kOpsSeed, dtype);
+      const ops::Selection selection = random_selection(shape, kOpsSeed);
       const auto forward = oracle_sparse(in, selection);
       at::Tensor truth;
       {
@@ -228,9 +228,9 @@ TEST_CASE("attention mass is the head mean of the oracle's probabilities and sum
 TEST_CASE("equal inputs give equal bits, with or without gradients", "[ops]") {
   const Shape shape{
       .B = 2, .T = 70, .S = 70, .H = 4, .G = 2, .D = 32, .V = 32, .I = 4, .J = 32, .K = 20};
-  AttentionInputs in = attention_inputs(shape, kSeed, at::kFloat);
-  const IndexerInputs index = indexer_inputs(shape, kSeed, at::kFloat);
-  const auto selection = random_selection(shape, kSeed);
+  AttentionInputs in = attention_inputs(shape, kOpsSeed, at::kFloat);
+  const IndexerInputs index = indexer_inputs(shape, kOpsSeed, at::kFloat);
+  const auto selection = random_selection(shape, kOpsSeed);
   for_each_backend(Op::kSparse, shape, at::kFloat, [&](const Backend&) {
     std::vector<at::Tensor> first;
     for (int run = 0; run < 3; ++run) {
@@ -256,7 +256,7 @@ TEST_CASE("equal inputs give equal bits, with or without gradients", "[ops]") {
 
 TEST_CASE("gradients run on the backend of their forward", "[ops]") {
   const Shape shape{.B = 1, .T = 6, .S = 6, .H = 2, .G = 2, .D = 8, .V = 8, .K = 3};
-  AttentionInputs in = attention_inputs(shape, kSeed, at::kFloat);
+  AttentionInputs in = attention_inputs(shape, kOpsSeed, at::kFloat);
   in.q.requires_grad_();
   at::Tensor out;
   {

@@ -19,7 +19,7 @@ using Catch::Matchers::MessageMatches;
 
 namespace {
 
-constexpr uint64_t kSeed = 20260302;
+constexpr uint64_t kSelectionSeed = 20260302;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 /// The ids of every backend that selects from given scores, which must all be equal.
@@ -31,7 +31,7 @@ void for_each_selector(const at::Tensor& scores, int64_t top_k, const Check& che
   for (const Backend& row : backends()) {
     if (reason_to_decline(row, Op::kSelectTopK, p)) continue;
     const UseBackend use(row.name);
-    CAPTURE(row.name, scores.sizes(), scores.scalar_type(), top_k, kSeed);
+    CAPTURE(row.name, scores.sizes(), scores.scalar_type(), top_k, kSelectionSeed);
     check(ops::select_top_k(scores, top_k));
   }
 }
@@ -48,7 +48,7 @@ at::Tensor row_ids(std::initializer_list<int32_t> row) {
 /// Scores that have broken selectors elsewhere: name and tensor [2, 50, 50].
 std::vector<std::pair<std::string, at::Tensor>> hostile_scores() {
   const Shape shape{.B = 2, .T = 50, .S = 50, .I = 3, .J = 4, .K = 1};
-  const IndexerInputs whole = integer_indexer_inputs(shape, kSeed, at::kFloat);
+  const IndexerInputs whole = integer_indexer_inputs(shape, kSelectionSeed, at::kFloat);
   at::Tensor plateau;
   {
     const UseBackend use("reference");
@@ -128,7 +128,7 @@ TEST_CASE("the first NaN score is named, not ranked", "[ops][selection]") {
                          MessageMatches(ContainsSubstring("(batch 1, query 4, key 2) is NaN")));
   }
   const Shape shape{.B = 1, .T = 5, .S = 5, .I = 2, .J = 4, .K = 2};
-  IndexerInputs in = indexer_inputs(shape, kSeed, at::kFloat);
+  IndexerInputs in = indexer_inputs(shape, kSelectionSeed, at::kFloat);
   in.k[0][3][1] = NAN;
   for (const Backend& row : backends()) {
     Problem p;
@@ -145,7 +145,7 @@ TEST_CASE("on whole-number inputs the fused selector has the ids of the two step
           "[ops][selection]") {
   for (const Shape& shape : edge_shapes())
     for (const auto dtype : {at::kFloat, at::kDouble, at::kBFloat16}) {
-      const IndexerInputs in = integer_indexer_inputs(shape, kSeed, dtype);
+      const IndexerInputs in = integer_indexer_inputs(shape, kSelectionSeed, dtype);
       at::Tensor scores;
       {
         const UseBackend use("reference");
@@ -158,7 +158,7 @@ TEST_CASE("on whole-number inputs the fused selector has the ids of the two step
       for (const Backend& row : backends()) {
         if (reason_to_decline(row, Op::kIndexerSelect, p)) continue;
         const UseBackend use(row.name);
-        CAPTURE(row.name, shape.text(), dtype, kSeed);
+        CAPTURE(row.name, shape.text(), dtype, kSelectionSeed);
         const auto got = ops::indexer_select(in.q, in.k, in.weight, shape.K);
         CHECK(at::equal(got.indices, truth.indices));
         CHECK(at::equal(got.count, truth.count));
@@ -232,7 +232,7 @@ TEST_CASE("wrong shapes and dtypes are refused in a sentence", "[ops][selection]
 TEST_CASE("the KL loss is 0 for equal distributions and its gradient is softmax - target",
           "[ops][selection]") {
   const Shape shape{.B = 2, .T = 6, .S = 6, .K = 4};
-  const ops::Selection selection = random_selection(shape, kSeed);
+  const ops::Selection selection = random_selection(shape, kSelectionSeed);
   const at::Tensor valid = selection.indices.ge(0);
   const at::Tensor scores = at::rand({2, 6, 4}, at::kDouble).masked_fill(~valid, -kInfinity);
   const at::Tensor same = at::softmax(scores, -1);

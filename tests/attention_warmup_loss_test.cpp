@@ -24,12 +24,12 @@ struct Shape {
   int64_t batch, queries, keys, heads, kv_heads, index_heads;
 };
 
-struct Case {
+struct WarmupCase {
   ops::IndexTensors index;
   at::Tensor q, k, lse;
   double scale = 0.3;
 
-  Case to(c10::ScalarType dtype) const {
+  WarmupCase to(c10::ScalarType dtype) const {
     const auto leaf = [&](const at::Tensor& x) { return x.to(dtype).detach().requires_grad_(); };
     return {{leaf(index.q), leaf(index.k), leaf(index.weight)},
             q.to(dtype),
@@ -45,27 +45,27 @@ at::Tensor future_of(int64_t queries, int64_t keys) {
 }
 
 /// Attention logits [B, H, T, S], -inf in the future.
-at::Tensor logits_of(const Case& c) {
+at::Tensor logits_of(const WarmupCase& c) {
   const int64_t group = c.q.size(2) / c.k.size(2);
   const at::Tensor k = c.k.repeat_interleave(group, 2);
   return (at::einsum("bthd,bshd->bhts", {c.q, k}) * c.scale)
       .masked_fill(future_of(c.q.size(1), c.k.size(1)), -std::numeric_limits<double>::infinity());
 }
 
-Case random_case(const Shape& s, uint64_t seed) {
+WarmupCase random_case(const Shape& s, uint64_t seed) {
   at::Generator generator = at::detail::createCPUGenerator(seed);
   const auto draw = [&](at::IntArrayRef shape) { return at::randn(shape, generator, at::kDouble); };
-  Case c{{draw({s.batch, s.queries, s.index_heads, 12}), draw({s.batch, s.keys, 12}),
-          draw({s.batch, s.queries, s.index_heads}) * 0.3},
-         draw({s.batch, s.queries, s.heads, 16}),
-         draw({s.batch, s.keys, s.kv_heads, 16}),
-         {}};
+  WarmupCase c{{draw({s.batch, s.queries, s.index_heads, 12}), draw({s.batch, s.keys, 12}),
+                draw({s.batch, s.queries, s.index_heads}) * 0.3},
+               draw({s.batch, s.queries, s.heads, 16}),
+               draw({s.batch, s.keys, s.kv_heads, 16}),
+               {}};
   c.lse = at::logsumexp(logits_of(c), {-1}).transpose(1, 2).contiguous();
   return c.to(at::kDouble);
 }
 
 /// The definition, on whole matrices.
-at::Tensor loss_by_definition(const Case& c) {
+at::Tensor loss_by_definition(const WarmupCase& c) {
   const at::Tensor target = at::softmax(logits_of(c), -1).mean(1);
   const at::Tensor future = future_of(c.q.size(1), c.k.size(1));
   const at::Tensor products = at::relu(at::einsum("btij,bsj->btis", {c.index.q, c.index.k}));
@@ -76,7 +76,7 @@ at::Tensor loss_by_definition(const Case& c) {
   return (at::xlogy(target, target) - target * log_p).sum(-1).mean();
 }
 
-std::vector<at::Tensor> gradients(const Case& c, const at::Tensor& loss) {
+std::vector<at::Tensor> gradients(const WarmupCase& c, const at::Tensor& loss) {
   (loss * 3).backward();  // not 1: the incoming gradient must be used
   return {c.index.q.grad(), c.index.k.grad(), c.index.weight.grad()};
 }
@@ -94,8 +94,8 @@ TEST_CASE("stage 1's loss and gradients are those of whole float64 matrices", "[
       GENERATE(Shape{1, 20, 20, 2, 2, 3}, Shape{2, 150, 150, 4, 2, 4}, Shape{1, 128, 128, 1, 1, 1},
                Shape{1, 70, 200, 4, 1, 2}, Shape{1, 1, 1, 2, 2, 2}, Shape{3, 1, 77, 2, 2, 2});
   CAPTURE(shape.batch, shape.queries, shape.keys, shape.heads, shape.index_heads);
-  const Case wide = random_case(shape, 5), narrow = wide.to(at::kFloat),
-             oracle = wide.to(at::kDouble);
+  const WarmupCase wide = random_case(shape, 5), narrow = wide.to(at::kFloat),
+                   oracle = wide.to(at::kDouble);
   const at::Tensor expected = loss_by_definition(oracle);
   const at::Tensor loss = wide.loss(), rounded = narrow.loss();
   CHECK(std::abs(loss.item<double>() - expected.item<double>()) <= 1e-12);
@@ -114,7 +114,7 @@ TEST_CASE("stage 1's loss and gradients are those of whole float64 matrices", "[
 }
 
 TEST_CASE("stage 1's loss equals stage 2's with every key selected", "[warmup-loss]") {
-  const Case c = random_case({2, 90, 90, 4, 2, 4}, 8);
+  const WarmupCase c = random_case({2, 90, 90, 4, 2, 4}, 8);
   const ops::Selection all = ops::window_selection(2, 90, 90, 90);
   const at::Tensor target = ops::selected_attention_mass(c.q, c.k, all, c.lse, c.scale);
   const at::Tensor scores = ops::selected_scores(c.index.q, c.index.k, c.index.weight, all);
@@ -123,7 +123,7 @@ TEST_CASE("stage 1's loss equals stage 2's with every key selected", "[warmup-lo
 }
 
 TEST_CASE("stage 1's loss gives attention no gradient", "[warmup-loss]") {
-  const Case c = random_case({1, 70, 70, 2, 2, 2}, 3);
+  const WarmupCase c = random_case({1, 70, 70, 2, 2, 2}, 3);
   const at::Tensor q = c.q.detach().requires_grad_(), k = c.k.detach().requires_grad_();
   ops::dense_indexer_kl(c.index, q, k, c.lse, c.scale).backward();
   CHECK_FALSE(q.grad().defined());
@@ -132,7 +132,8 @@ TEST_CASE("stage 1's loss gives attention no gradient", "[warmup-loss]") {
 }
 
 TEST_CASE("stage 1's loss refuses tensors that do not belong together", "[warmup-loss]") {
-  const Case c = random_case({1, 8, 8, 2, 2, 2}, 3), other = random_case({1, 9, 9, 2, 2, 2}, 3);
+  const WarmupCase c = random_case({1, 8, 8, 2, 2, 2}, 3),
+                   other = random_case({1, 9, 9, 2, 2, 2}, 3);
   using Catch::Matchers::ContainsSubstring;
   using Catch::Matchers::MessageMatches;
   CHECK_THROWS_MATCHES(ops::dense_indexer_kl(c.index, other.q, other.k, other.lse, 1), Error,
@@ -165,11 +166,11 @@ TEST_CASE("stage 1's loss never holds a matrix of all pairs", "[warmup-loss][mem
 }
 
 TEST_CASE("stage 1's loss has the same bits on one thread and on two", "[warmup-loss]") {
-  const Case c = random_case({1, 700, 700, 4, 2, 4}, 6);
+  const WarmupCase c = random_case({1, 700, 700, 4, 2, 4}, 6);
   const auto on = [&](int threads) {
     const int before = at::get_num_threads();
     at::set_num_threads(threads);
-    const Case own = c.to(at::kFloat);
+    const WarmupCase own = c.to(at::kFloat);
     auto all = gradients(own, own.loss());
     all.push_back(own.loss().detach());
     at::set_num_threads(before);

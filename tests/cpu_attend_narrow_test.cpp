@@ -68,7 +68,7 @@ void check_against(const Oracle& exact, const ops::AttentionResult& found, int64
 }
 
 // B T S H G D V K
-const AttendCase kCases[] = {
+const AttendCase kNarrowCases[] = {
     {1, 1, 1, 1, 1, 16, 16, 1},             // one token
     {1, 40, 40, 2, 2, 64, 64, 64},          // K > S: dense
     {1, 150, 150, 2, 2, 64, 64, 32},        // sums stay in tiles; a last block of 6 queries
@@ -86,7 +86,7 @@ const AttendCase kCases[] = {
 
 TEST_CASE("16 queries together and each alone match float64 in bfloat16", "[attend]") {
   if (!has_kernels()) SKIP("no AMX here");
-  for (const AttendCase& c : kCases) {
+  for (const AttendCase& c : kNarrowCases) {
     const Rounded problem(c);
     for (const NarrowChoice choice : {NarrowChoice::kUnion, NarrowChoice::kAlone}) {
       const bool together = choice == NarrowChoice::kUnion;

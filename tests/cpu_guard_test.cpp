@@ -47,7 +47,7 @@ class Guarded {
 TEST_CASE("the indexer reads nothing after its inputs", "[select]") {
   for (const IndexerShape& shape : kIndexerShapes)
     for (const auto type : {at::kFloat, at::kBFloat16}) {
-      const Inputs in = gaussian_inputs(shape, 21).as(type);
+      const SelectInputs in = gaussian_inputs(shape, 21).as(type);
       const Guarded q(in.q), k(in.k), weight(in.weight);
       on_every_machine([&] {
         INFO(shape << ", " << type);

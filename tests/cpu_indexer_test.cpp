@@ -17,7 +17,7 @@ bool is_short(const IndexerShape& shape) {
 }
 
 /// Adds what one pair's score gradient gives to dq, dk and dweight, by the definition.
-void add_pair(const Inputs& in, int64_t row, int64_t s, double dscore,
+void add_pair(const SelectInputs& in, int64_t row, int64_t s, double dscore,
               std::array<std::vector<double>, 3>& grads) {
   auto& [dq, dk, dweight] = grads;
   const int64_t key = row / in.queries() * in.keys() + s;
@@ -35,7 +35,7 @@ void add_pair(const Inputs& in, int64_t row, int64_t s, double dscore,
   }
 }
 
-std::array<std::vector<double>, 3> no_gradients(const Inputs& in) {
+std::array<std::vector<double>, 3> no_gradients(const SelectInputs& in) {
   return {std::vector<double>(static_cast<size_t>(in.q.numel())),
           std::vector<double>(static_cast<size_t>(in.k.numel())),
           std::vector<double>(static_cast<size_t>(in.weight.numel()))};
@@ -64,7 +64,7 @@ void require_same_bits(const dsa::IndexerGrads& a, const dsa::IndexerGrads& b) {
 }
 
 /// Selections as attention meets them: the best keys.
-Selection selection_of(const Inputs& in, int64_t top_k) {
+Selection selection_of(const SelectInputs& in, int64_t top_k) {
   return oracle_selection(in, in.scores(), top_k);
 }
 
@@ -73,7 +73,7 @@ Selection selection_of(const Inputs& in, int64_t top_k) {
 TEST_CASE("indexer_scores_backward equals the definition on integers", "[select]") {
   const IndexerShape shape = GENERATE(filter(is_short, from_range(kIndexerShapes)));
   INFO(shape);
-  const Inputs inputs = integer_inputs(shape, 61);
+  const SelectInputs inputs = integer_inputs(shape, 61);
   at::Tensor dscores = integers({shape.batch, shape.queries, shape.keys}, 2, 64);
   auto* g = dscores.mutable_data_ptr<float>();
   auto expected = no_gradients(inputs);
@@ -96,7 +96,7 @@ TEST_CASE("selected_scores equals the definition on integers", "[select]") {
   const IndexerShape shape = GENERATE(filter(is_short, from_range(kIndexerShapes)));
   const int64_t top_k = GENERATE(1, 23, 80);
   INFO(shape << ", K " << top_k);
-  const Inputs inputs = integer_inputs(shape, 71);
+  const SelectInputs inputs = integer_inputs(shape, 71);
   const Selection selection = selection_of(inputs, top_k);
   const auto* ids = selection.indices.const_data_ptr<int32_t>();
   const at::Tensor expected = filled(selection.indices.sizes(), [&](int64_t i) {
@@ -113,7 +113,7 @@ TEST_CASE("selected_scores_backward equals the definition on integers", "[select
   const IndexerShape shape = GENERATE(filter(is_short, from_range(kIndexerShapes)));
   const int64_t top_k = GENERATE(1, 23, 80);
   INFO(shape << ", K " << top_k);
-  const Inputs inputs = integer_inputs(shape, 81);
+  const SelectInputs inputs = integer_inputs(shape, 81);
   const Selection selection = selection_of(inputs, top_k);
   const auto* ids = selection.indices.const_data_ptr<int32_t>();
   const at::Tensor random = integers(selection.indices.sizes(), 2, 84);
@@ -136,8 +136,8 @@ TEST_CASE("selected_scores_backward equals the definition on integers", "[select
 TEST_CASE("scores and gradients of bfloat16 inputs are those of their values, rounded",
           "[select]") {
   const auto type = at::kBFloat16;
-  const Inputs given = gaussian_inputs({2, 70, 99, 3, 21}, 101).as(type);
-  const Inputs inputs = given.as(at::kFloat);
+  const SelectInputs given = gaussian_inputs({2, 70, 99, 3, 21}, 101).as(type);
+  const SelectInputs inputs = given.as(at::kFloat);
   const Selection selection = selection_of(inputs, 30);
   const at::Tensor dense = gaussian({2, 70, 99}, 104), sparse = gaussian({2, 70, 30}, 105);
   const auto& cpu = dsa::cpu_backend();
@@ -158,7 +158,7 @@ TEST_CASE("scores and gradients of bfloat16 inputs are those of their values, ro
 }
 
 TEST_CASE("indexer gradients have the same bits with one thread and with two", "[select]") {
-  const Inputs inputs = gaussian_inputs({2, 300, 333, 4, 48}, 91);
+  const SelectInputs inputs = gaussian_inputs({2, 300, 333, 4, 48}, 91);
   const at::Tensor dense = gaussian({2, 300, 333}, 94);
   const at::Tensor sparse = gaussian({2, 300, 40}, 95);
   const Selection selection = selection_of(inputs, 40);

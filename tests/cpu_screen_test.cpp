@@ -11,10 +11,10 @@ namespace {
 
 using namespace select_test;
 
-struct Case {
+struct ScreenCase {
   const char* name;
   IndexerShape shape;
-  std::function<void(Inputs&)> change;
+  std::function<void(SelectInputs&)> change;
 };
 
 void scale(at::Tensor& tensor, float factor) {
@@ -23,7 +23,7 @@ void scale(at::Tensor& tensor, float factor) {
 }
 
 /// Rows of k that differ by less than bfloat16 can tell.
-void make_near_ties(Inputs& in) {
+void make_near_ties(SelectInputs& in) {
   auto* k = in.k.mutable_data_ptr<float>();
   const int64_t width = in.width();
   for (int64_t s = 1; s < in.keys(); ++s) {
@@ -32,24 +32,32 @@ void make_near_ties(Inputs& in) {
   }
 }
 
-const std::vector<Case> kCases = {
-    {"gaussian", {1, 300, 4000, 4, 64}, [](Inputs&) {}},
-    {"odd sizes", {2, 97, 3001, 3, 37}, [](Inputs&) {}},
-    {"one head", {1, 65, 2500, 1, 128}, [](Inputs&) {}},
-    {"many wide heads", {1, 40, 2200, 9, 130}, [](Inputs&) {}},
-    {"short", {1, 500, 500, 4, 64}, [](Inputs&) {}},
+const std::vector<ScreenCase> kScreenCases = {
+    {"gaussian", {1, 300, 4000, 4, 64}, [](SelectInputs&) {}},
+    {"odd sizes", {2, 97, 3001, 3, 37}, [](SelectInputs&) {}},
+    {"one head", {1, 65, 2500, 1, 128}, [](SelectInputs&) {}},
+    {"many wide heads", {1, 40, 2200, 9, 130}, [](SelectInputs&) {}},
+    {"short", {1, 500, 500, 4, 64}, [](SelectInputs&) {}},
     {"near ties", {1, 40, 2600, 4, 64}, make_near_ties},
-    {"a large key", {1, 70, 2600, 4, 64}, [](Inputs& in) { in.k[0][17] *= 1000; }},
-    {"plateau at 0", {1, 70, 2600, 2, 64}, [](Inputs& in) { in.k.abs_(), in.q.abs_().neg_(); }},
-    {"negative weights", {1, 70, 2600, 4, 64}, [](Inputs& in) { in.weight.abs_().neg_(); }},
-    {"weights 0", {1, 40, 2600, 4, 64}, [](Inputs& in) { in.weight.zero_(); }},
-    {"small", {1, 40, 2600, 4, 64}, [](Inputs& in) { scale(in.q, 1e-19F), scale(in.k, 1e-19F); }},
-    {"denormal", {1, 40, 2600, 4, 64}, [](Inputs& in) { scale(in.k, 1e-39F); }},
-    {"large", {1, 40, 2600, 4, 64}, [](Inputs& in) { scale(in.q, 1e18F), scale(in.k, 1e18F); }},
+    {"a large key", {1, 70, 2600, 4, 64}, [](SelectInputs& in) { in.k[0][17] *= 1000; }},
+    {"plateau at 0",
+     {1, 70, 2600, 2, 64},
+     [](SelectInputs& in) { in.k.abs_(), in.q.abs_().neg_(); }},
+    {"negative weights", {1, 70, 2600, 4, 64}, [](SelectInputs& in) { in.weight.abs_().neg_(); }},
+    {"weights 0", {1, 40, 2600, 4, 64}, [](SelectInputs& in) { in.weight.zero_(); }},
+    {"small",
+     {1, 40, 2600, 4, 64},
+     [](SelectInputs& in) { scale(in.q, 1e-19F), scale(in.k, 1e-19F); }},
+    {"denormal", {1, 40, 2600, 4, 64}, [](SelectInputs& in) { scale(in.k, 1e-39F); }},
+    {"large",
+     {1, 40, 2600, 4, 64},
+     [](SelectInputs& in) { scale(in.q, 1e18F), scale(in.k, 1e18F); }},
     {"beyond bfloat16",
      {1, 40, 2600, 4, 64},
-     [](Inputs& in) { in.k[0][5][3] = 3.4e38F, scale(in.q, 1e-9F); }},
-    {"an infinite key", {1, 40, 2600, 1, 64}, [](Inputs& in) { in.k[0][2000][3] = kInfinity; }},
+     [](SelectInputs& in) { in.k[0][5][3] = 3.4e38F, scale(in.q, 1e-9F); }},
+    {"an infinite key",
+     {1, 40, 2600, 1, 64},
+     [](SelectInputs& in) { in.k[0][2000][3] = kInfinity; }},
 };
 
 /// The instruction sets of this machine that have a screen.
@@ -66,11 +74,11 @@ TEST_CASE("selection through the screen is that of float32 scores", "[select]") 
   const std::vector<std::string> isas = screening_isas();
   if (isas.empty()) SKIP("no AVX512-BF16 here");
   const std::string isa = GENERATE_COPY(from_range(isas));
-  const size_t which = GENERATE(range(size_t{0}, kCases.size()));
-  const Case& given = kCases[which];
+  const size_t which = GENERATE(range(size_t{0}, kScreenCases.size()));
+  const ScreenCase& given = kScreenCases[which];
   const int64_t top_k = GENERATE(1, 31, 512, 1500);
   INFO(isa << ", " << given.name << ", " << given.shape << ", K " << top_k);
-  Inputs inputs = gaussian_inputs(given.shape, 300 + which);
+  SelectInputs inputs = gaussian_inputs(given.shape, 300 + which);
   given.change(inputs);
   const auto on = [&](const std::string& isa, int threads) {
     const Machine machine(isa, threads);
@@ -89,7 +97,7 @@ TEST_CASE("the screen decides gaussian scores and gives up on plateaus", "[selec
   const std::vector<std::string> isas = screening_isas();
   if (isas.empty()) SKIP("no AVX512-BF16 here");
   const Machine machine(GENERATE_COPY(from_range(isas)), 1);
-  Inputs inputs = gaussian_inputs({1, 2560, 2560, 4, 64}, 401);
+  SelectInputs inputs = gaussian_inputs({1, 2560, 2560, 4, 64}, 401);
   inputs.weight.abs_();
   const auto select = [&] {
     (void)dsa::cpu_backend().indexer_select(inputs.q, inputs.k, inputs.weight, 256);

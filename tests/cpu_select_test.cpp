@@ -19,7 +19,7 @@ struct Distribution {
   std::function<float(std::mt19937_64&, int64_t s, int64_t keys)> score;
 };
 
-const std::vector<Distribution>& distributions() {
+const std::vector<Distribution>& score_distributions() {
   using Engine = std::mt19937_64;
   const auto normal = [](Engine& e) { return std::normal_distribution<float>()(e); };
   static const std::vector<Distribution> all = {
@@ -74,7 +74,8 @@ const std::vector<Distribution>& distributions() {
 }  // namespace
 
 TEST_CASE("select_top_k picks the definition's keys on hostile scores", "[select]") {
-  const auto& distribution = distributions()[GENERATE(range(size_t{0}, distributions().size()))];
+  const auto& distribution =
+      score_distributions()[GENERATE(range(size_t{0}, score_distributions().size()))];
   const Shape shape = GENERATE(
       Shape{1, 1, 1, 1}, Shape{1, 1, 1, 5}, Shape{2, 3, 17, 1}, Shape{1, 67, 67, 16},
       Shape{3, 5, 131, 200}, Shape{1, 9, 509, 509}, Shape{2, 40, 2053, 64}, Shape{1, 6, 8192, 512},
@@ -91,7 +92,8 @@ TEST_CASE("select_top_k picks the definition's keys on hostile scores", "[select
 
 // As in training: there the value just below zero compares as zero.
 TEST_CASE("selections are the same while denormals are flushed", "[select]") {
-  const auto& distribution = distributions()[GENERATE(range(size_t{0}, distributions().size()))];
+  const auto& distribution =
+      score_distributions()[GENERATE(range(size_t{0}, score_distributions().size()))];
   const Shape shape = GENERATE(Shape{2, 64, 64, 16}, Shape{1, 3, 2053, 64}, Shape{1, 2, 8192, 512});
   INFO("scores " << distribution.name << ", " << shape);
   std::mt19937_64 engine(7);
@@ -100,7 +102,7 @@ TEST_CASE("selections are the same while denormals are flushed", "[select]") {
   });
   const Selection expected = oracle_top_k(scores, shape.top_k);
   // Small integers: most scores are a zero, as those of an indexer that has hardly trained.
-  const Inputs inputs = integer_inputs({1, 64, 64, 2, 8}, 3);
+  const SelectInputs inputs = integer_inputs({1, 64, 64, 2, 8}, 3);
   const auto indexed = [&] {
     return dsa::cpu_backend().indexer_select(inputs.q, inputs.k, inputs.weight, 16);
   };
@@ -145,11 +147,11 @@ TEST_CASE("select_top_k names the first NaN", "[select]") {
 }
 
 TEST_CASE("indexer_select names the first pair whose score is NaN", "[select]") {
-  Inputs inputs = gaussian_inputs({2, 50, 1300, 4, 24}, 11);
+  SelectInputs inputs = gaussian_inputs({2, 50, 1300, 4, 24}, 11);
   const at::ScalarType type = GENERATE(at::kFloat, at::kBFloat16);
   INFO(type);
   const auto select = [&] {
-    const Inputs given = inputs.as(type);
+    const SelectInputs given = inputs.as(type);
     return dsa::cpu_backend().indexer_select(given.q, given.k, given.weight, 8);
   };
   SECTION("from a key") {
@@ -172,9 +174,9 @@ TEST_CASE("a query in bfloat16 of odd width does not meet the next query", "[sel
   // Pairs of elements are multiplied: the last element of query 3 has the first of query 4 beside
   // it, and 0 * inf would be NaN.
   const IndexerShape shape{1, 5, 70, 3, 17};
-  Inputs inputs = integer_inputs(shape, 25);
+  SelectInputs inputs = integer_inputs(shape, 25);
   const auto scores = [&] {
-    const Inputs given = inputs.as(at::kBFloat16);
+    const SelectInputs given = inputs.as(at::kBFloat16);
     return dsa::cpu_backend().indexer_scores(given.q, given.k, given.weight).slice(1, 0, 4);
   };
   on_every_machine([&] {
@@ -189,7 +191,7 @@ TEST_CASE("indexer_scores equals the definition on integers", "[select]") {
   const IndexerShape shape = GENERATE(from_range(kIndexerShapes));
   const at::ScalarType type = GENERATE(at::kFloat, at::kBFloat16);
   INFO(shape << ", " << type);
-  const Inputs inputs = integer_inputs(shape, 21), given = inputs.as(type);
+  const SelectInputs inputs = integer_inputs(shape, 21), given = inputs.as(type);
   at::Tensor expected = filled({shape.batch, shape.queries, shape.keys}, [&](int64_t i) {
     const int64_t row = i / shape.keys, s = i % shape.keys;
     return s < inputs.visible(row % shape.queries) ? static_cast<float>(inputs.score(row, s))
@@ -206,7 +208,7 @@ TEST_CASE("indexer_select equals the definition on integers", "[select]") {
   const int64_t top_k = GENERATE(1, 31, 2000);
   const at::ScalarType type = GENERATE(at::kFloat, at::kBFloat16);
   INFO(shape << ", K " << top_k << ", " << type);
-  const Inputs inputs = integer_inputs(shape, 31), given = inputs.as(type);
+  const SelectInputs inputs = integer_inputs(shape, 31), given = inputs.as(type);
   const auto scores = inputs.scores();
   const Selection expected = oracle_selection(inputs, scores, top_k);
   on_every_machine([&] {
@@ -219,11 +221,11 @@ TEST_CASE("a threshold guessed too high is noticed", "[select]") {
   const int64_t queries = 70, keys = 4096, top_k = 512;
   const auto type = GENERATE(at::kFloat, at::kBFloat16);
   // The first keys, of which the guess is made, score ten times as high as those after them.
-  Inputs inputs = gaussian_inputs({1, queries, keys, 4, 64}, 77);
+  SelectInputs inputs = gaussian_inputs({1, queries, keys, 4, 64}, 77);
   inputs.weight.abs_();
   auto* k = inputs.k.mutable_data_ptr<float>();
   for (int64_t i = 0; i < 1024 * inputs.width(); ++i) k[i] *= 10;
-  const Inputs given = inputs.as(type);
+  const SelectInputs given = inputs.as(type);
   on_every_machine([&] {
     const auto& cpu = dsa::cpu_backend();
     const at::Tensor scores = cpu.indexer_scores(given.q, given.k, given.weight);
@@ -239,7 +241,7 @@ TEST_CASE("indexer_select has no wrong member on real-valued inputs", "[select]"
   const int64_t top_k = GENERATE(16, 512);
   const at::ScalarType type = GENERATE(at::kFloat, at::kBFloat16);
   INFO(shape << ", K " << top_k << ", " << type);
-  const Inputs given = gaussian_inputs(shape, 41).as(type), inputs = given.as(at::kFloat);
+  const SelectInputs given = gaussian_inputs(shape, 41).as(type), inputs = given.as(at::kFloat);
   const auto scores = inputs.scores();
   const Selection expected = oracle_selection(inputs, scores, top_k);
   on_every_machine([&] {
@@ -268,7 +270,7 @@ TEST_CASE("indexer_select has no wrong member on real-valued inputs", "[select]"
 
 TEST_CASE("indexer_select never holds a score matrix", "[select]") {
   // A matrix of scores would be 1 GiB at this length; ids and counts are 4 MiB.
-  const Inputs inputs = gaussian_inputs({1, 16384, 16384, 1, 4}, 51);
+  const SelectInputs inputs = gaussian_inputs({1, 16384, 16384, 1, 4}, 51);
   const auto peak_kib = [] {
     std::ifstream status("/proc/self/status");
     for (std::string line; std::getline(status, line);)
@@ -289,7 +291,7 @@ TEST_CASE("indexer_select never holds a score matrix", "[select]") {
 // [slow]: 8.6 thousand million pairs.
 TEST_CASE("at 131072 keys indexer_select holds packed keys and 4 MiB a thread", "[select][slow]") {
   const int64_t length = 131072, top_k = 512, width = 2;
-  const Inputs inputs = integer_inputs({1, length, length, 1, width}, 61);
+  const SelectInputs inputs = integer_inputs({1, length, length, 1, width}, 61);
   const int threads = at::get_num_threads();
   int64_t grown = 0;
   Selection found;

@@ -80,6 +80,11 @@ inline at::Tensor targets_of(const at::Tensor& tokens) {
       {tokens.narrow(1, 1, tokens.size(1) - 1), at::full_like(tokens.narrow(1, 0, 1), -100)}, 1);
 }
 
+/// The name of a parameter of an indexer.
+inline bool is_indexer(const std::string& parameter) {
+  return parameter.find("indexer.") != std::string::npos;
+}
+
 inline double largest(const at::Tensor& x) {
   return x.abs().max().item<double>();
 }

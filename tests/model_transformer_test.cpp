@@ -23,10 +23,6 @@ std::map<std::string, at::Tensor> weights_of(Transformer& model) {
   return weights;
 }
 
-bool is_indexer(const std::string& name) {
-  return name.find(".indexer.") != std::string::npos;
-}
-
 std::map<std::string, at::Tensor> gradients_of(Transformer& model, const at::Tensor& loss) {
   model.zero_grad(/*set_to_none=*/true);
   loss.backward({}, /*retain_graph=*/true);

@@ -42,10 +42,6 @@ at::Tensor positions(int64_t length) {
   return at::arange(length, at::TensorOptions(at::kLong));
 }
 
-bool is_indexer(const std::string& parameter) {
-  return parameter.find("indexer.") != std::string::npos;
-}
-
 }  // namespace
 
 TEST_CASE("variants have distinct names and colours and one baseline", "[model][variant]") {

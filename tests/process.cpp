@@ -16,12 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string text_of(const fs::path& file) {
-  std::stringstream text;
-  text << std::ifstream(file).rdbuf();
-  return text.str();
-}
-
 pid_t spawn(std::vector<std::string> words, const fs::path& root) {
   words.insert(words.begin(), DSA_BENCH);
   const std::string out = (root / "stdout").string(), err = (root / "stderr").string();
@@ -47,6 +41,12 @@ int wait(pid_t child) {
 }
 
 }  // namespace
+
+std::string text_of(const fs::path& file) {
+  std::stringstream text;
+  text << std::ifstream(file).rdbuf();
+  return text.str();
+}
 
 Bench::Bench() {
   static int count = 0;

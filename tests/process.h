@@ -14,6 +14,8 @@ struct Outcome {
   std::string out, err;
 };
 
+std::string text_of(const std::filesystem::path& file);  ///< all of it
+
 class Bench {
  public:
   Bench();

@@ -3,6 +3,7 @@
 
 #include "attention/fields.h"
 #include "harness/run_files.h"
+#include "tests/process.h"
 
 #include <catch2/catch_test_macros.hpp>
 #include <nlohmann/json.hpp>
@@ -49,15 +50,9 @@ record::Metric time_of(const std::string& id, std::vector<double> samples) {
       {"time", "s", record::Quantity::Better::kLower}, {{"level", "kernel"}, {"id", id}}, samples};
 }
 
-std::string text_of(const fs::path& file) {
-  std::stringstream text;
-  text << std::ifstream(file).rdbuf();
-  return text.str();
-}
-
 /// Strict: nlohmann refuses NaN, Infinity, comments and trailing commas.
 nlohmann::json json_of(const fs::path& file) {
-  return nlohmann::json::parse(text_of(file));
+  return nlohmann::json::parse(tests::text_of(file));
 }
 
 }  // namespace
@@ -200,7 +195,7 @@ TEST_CASE("a file is replaced whole or not at all", "[recorder]") {
   fs::create_directories(out.path);
   write_atomically(out.path / "a", "one");
   write_atomically(out.path / "a", "two");
-  REQUIRE(text_of(out.path / "a") == "two");
+  REQUIRE(tests::text_of(out.path / "a") == "two");
   REQUIRE_THROWS_AS(write_atomically(out.path / "no" / "a", "x"), Error);
   REQUIRE(std::distance(fs::directory_iterator(out.path), {}) == 1);
 }

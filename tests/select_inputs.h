@@ -119,11 +119,11 @@ inline void require_same(const Selection& found, const Selection& expected) {
 }
 
 /// An indexer's inputs, and the plain loops over them.
-struct Inputs {
+struct SelectInputs {
   at::Tensor q, k, weight;
 
   /// The same values in another element type; values that it cannot hold are rounded.
-  Inputs as(at::ScalarType type) const { return {q.to(type), k.to(type), weight.to(type)}; }
+  SelectInputs as(at::ScalarType type) const { return {q.to(type), k.to(type), weight.to(type)}; }
 
   int64_t batch() const { return q.size(0); }
   int64_t queries() const { return q.size(1); }
@@ -185,20 +185,20 @@ inline const std::vector<IndexerShape> kIndexerShapes = {
     {2, 21, 150, 20, 100},  {1, 35, 98, 48, 128},  {1, 9, 70, 64, 40},
 };
 
-inline Inputs integer_inputs(const IndexerShape& s, uint64_t seed) {
+inline SelectInputs integer_inputs(const IndexerShape& s, uint64_t seed) {
   return {integers({s.batch, s.queries, s.heads, s.width}, 2, seed),
           integers({s.batch, s.keys, s.width}, 2, seed + 1),
           integers({s.batch, s.queries, s.heads}, 3, seed + 2)};
 }
 
-inline Inputs gaussian_inputs(const IndexerShape& s, uint64_t seed) {
+inline SelectInputs gaussian_inputs(const IndexerShape& s, uint64_t seed) {
   return {gaussian({s.batch, s.queries, s.heads, s.width}, seed),
           gaussian({s.batch, s.keys, s.width}, seed + 1),
           gaussian({s.batch, s.queries, s.heads}, seed + 2)};
 }
 
-/// The `top_k` best keys of every query, given `Inputs::scores`.
-inline Selection oracle_selection(const Inputs& in, const std::vector<double>& scores,
+/// The `top_k` best keys of every query, given `SelectInputs::scores`.
+inline Selection oracle_selection(const SelectInputs& in, const std::vector<double>& scores,
                                   int64_t top_k) {
   return oracle_selection(
       {in.batch(), in.queries(), in.keys(), top_k},
