@@ -70,10 +70,17 @@ missing_packages() {
   if ! venv_works && [[ -z $(find_python) ]]; then echo python3-venv; fi
   [[ -n $with_tests ]] || return 0
   installed "$(catch2_package)" || catch2_package
-  # Ubuntu's chromium package is a door to a snap, which no container can open: a browser already there is used.
-  if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null && grep -q '^ID=debian' /etc/os-release; then
-    echo chromium
-  fi
+  if ! has_browser && apt_has_browser; then echo chromium; fi
+}
+
+# The names that tests/report_page_test.py looks for.
+has_browser() { command -v chromium chromium-browser google-chrome >/dev/null; }
+# Ubuntu's chromium package is a door to a snap, which no container can open.
+apt_has_browser() { grep -q '^ID=debian' /etc/os-release; }
+
+note_browser() {
+  [[ -z $with_tests ]] || has_browser || apt_has_browser ||
+    say "Note: the test report_page will be skipped: it needs a browser, and apt has none here but a snap. Put a chromium or google-chrome into PATH."
 }
 
 as_root() {
@@ -257,6 +264,7 @@ list_missing() {
   fi
   scripts/fetch-text.sh --check ||
     missing+=("the text: $venv_fix -r scripts/requirements.txt && scripts/fetch-text.sh, or a text of your own: -- --data FILE")
+  note_browser
   if [[ -n $with_tests ]]; then
     missing_for_tests
   elif ! importable vl_convert; then
@@ -284,3 +292,4 @@ flock 9  # two terminals may run quickstart.sh and test.sh at once
 install_packages
 install_python
 scripts/fetch-text.sh
+note_browser

@@ -21,7 +21,8 @@ def browser() -> str:
             return name
     # Ubuntu has a browser only as a snap, which no container can run: there ctest shows "Skipped".
     if platform.freedesktop_os_release().get("ID") == "ubuntu":
-        print("skipped: no chromium and no google-chrome here, and Ubuntu has neither as a package")
+        print("skipped: this test needs a browser, and apt has none here but a snap; "
+              "put a chromium or google-chrome into PATH")
         sys.exit(77)
     sys.exit("this test needs a browser: apt install chromium")
 
