@@ -1,14 +1,12 @@
 // Every field of every config struct is a flag, a TOML key and a JSON value, and they agree.
 #include "harness/config_cli.h"
 #include "harness/config_text.h"
+#include "tests/temporary_folder.h"
 
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <nlohmann/json.hpp>
-
-#include <filesystem>
-#include <fstream>
 
 using namespace dsa;
 using Catch::Matchers::ContainsSubstring;
@@ -68,9 +66,9 @@ RunConfig parse(std::vector<std::string> arguments) {
 }
 
 std::string write(const std::string& text) {
-  const auto file = std::filesystem::temp_directory_path() / "dsa_config_test.toml";
-  std::ofstream(file) << text;
-  return file.string();
+  // Of this process: ctest runs the cases of this file beside each other.
+  static const TemporaryFolder folder;
+  return folder.write("config.toml", text);
 }
 
 nlohmann::json json_value(const RunConfig& config, const Field& field) {
