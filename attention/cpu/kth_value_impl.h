@@ -66,7 +66,11 @@ struct KthValue {
       largest = Isa::max(largest, Isa::blend(m, x, largest));
     }
     int64_t low() const { return key_below(Isa::reduce_min(smallest)); }
-    int64_t high() const { return order_key(Isa::reduce_max(largest)); }
+    /// Of the two zeros the lower, as in `key_below`: a bracket around a plateau of zeros is then closed.
+    int64_t high() const {
+      const int64_t key = order_key(Isa::reduce_max(largest));
+      return key == 0 ? -1 : key;
+    }
   };
 
   /// The bracket of all n scores; false if one of them is NaN.
@@ -139,32 +143,47 @@ struct KthValue {
     return kept;
   }
 
-  /// A first value to count at: an estimate of the score that `wanted` of n > 8 * kWidth lie above.
-  /// Eight registers sorted lane by lane give kWidth estimates of every eighth; their mean is as
-  /// good as the quantile of all 8 * kWidth, and costs no branch.
-  static int64_t sample_pivot(const float* scores, int64_t n, int64_t wanted) {
-    Reg x[8];
-#pragma GCC unroll 8
-    for (int v = 0; v < 8; ++v) x[v] = Isa::load(scores + v * ((n - kWidth) / 7));
-    constexpr int8_t kNetwork[19][2] = {{0, 2}, {1, 3}, {4, 6}, {5, 7}, {0, 4}, {1, 5}, {2, 6},
-                                        {3, 7}, {0, 1}, {2, 3}, {4, 5}, {6, 7}, {2, 4}, {3, 5},
-                                        {1, 4}, {3, 6}, {1, 2}, {3, 4}, {5, 6}};
-#pragma GCC unroll 19
-    for (int c = 0; c < 19; ++c) {
-      const Reg low = x[kNetwork[c][0]], high = x[kNetwork[c][1]];
-      x[kNetwork[c][0]] = Isa::max(low, high);
-      x[kNetwork[c][1]] = Isa::min(low, high);
+  /// Batcher's odd-even merge sort of 16 as a list of pairs to compare.
+  struct Network {
+    int8_t first[63] = {}, second[63] = {};
+    constexpr Network() {
+      int8_t n = 0;
+      for (int p = 1; p < 16; p *= 2)
+        for (int k = p; k >= 1; k /= 2)
+          for (int j = k % p; j + k < 16; j += 2 * k)
+            for (int i = j; i < j + k && i + k < 16; ++i)
+              if (i / (2 * p) == (i + k) / (2 * p)) {
+                first[n] = static_cast<int8_t>(i);
+                second[n++] = static_cast<int8_t>(i + k);
+              }
     }
-    // x[i] estimates the score with a share of (i + 1) / 9 above it.
-    float estimates[8];
-#pragma GCC unroll 8
-    for (int v = 0; v < 8; ++v) estimates[v] = Isa::reduce_add(x[v]) / kWidth;
-    const float place = 9.0f * static_cast<float>(wanted) / static_cast<float>(n) - 1;
-    if (place <= 0) return order_key(estimates[0]);
-    if (place >= 7) return order_key(estimates[7]);
-    const int i = static_cast<int>(place);
-    const float share = place - static_cast<float>(i);
-    return order_key(estimates[i] + share * (estimates[i + 1] - estimates[i]));
+  };
+
+  /// A first value to count at, and how far apart scores lie near it.
+  struct Estimate {
+    float value, gap;
+  };
+
+  /// Estimates the score that `wanted` of n >= 16 * kWidth lie above. Sixteen registers sorted lane by
+  /// lane give kWidth estimates of every sixteenth; their mean is as good as the quantile of all
+  /// 16 * kWidth, and costs no branch.
+  static Estimate estimate(const float* scores, int64_t n, int64_t wanted) {
+    Reg x[16];
+#pragma GCC unroll 16
+    for (int v = 0; v < 16; ++v) x[v] = Isa::load(scores + v * ((n - kWidth) / 15));
+    constexpr Network kNetwork;
+#pragma GCC unroll 63
+    for (int c = 0; c < 63; ++c) {
+      const Reg a = x[kNetwork.first[c]], b = x[kNetwork.second[c]];
+      x[kNetwork.first[c]] = Isa::max(a, b);
+      x[kNetwork.second[c]] = Isa::min(a, b);
+    }
+    // x[i] estimates the score with a share of (i + 1) / 17 above it.
+    const float place = 17.0f * static_cast<float>(wanted) / static_cast<float>(n) - 1;
+    const int i = place <= 0 ? 0 : place >= 14 ? 14 : static_cast<int>(place);
+    const float upper = Isa::reduce_add(x[i]) / kWidth, lower = Isa::reduce_add(x[i + 1]) / kWidth;
+    const float share = place <= 0 ? 0 : place >= 15 ? 1 : place - static_cast<float>(i);
+    return {upper + share * (lower - upper), (upper - lower) * 17 / static_cast<float>(n)};
   }
 
   /// What to narrow down: among `scores`, a value with wanted..wanted+slack above it.
@@ -174,22 +193,73 @@ struct KthValue {
     float* spare;  ///< room for n scores
   };
 
+  /// The wanted-th best of at most 2 * kWidth scores, below `above_scores` others: each lane counts
+  /// the scores above its own, so no count waits for the one before.
+  static Bracket rank_all(const Candidates& search, int64_t above_scores) {
+    const Mask has[2] = {Isa::first(search.n),
+                         Isa::first(search.n > kWidth ? search.n - kWidth : 0)};
+    const Reg x[2] = {Isa::load(search.scores, has[0]), Isa::load(search.scores + kWidth, has[1])};
+    auto above0 = Isa::iset1(0), above1 = Isa::iset1(0);
+    for (int64_t s = 0; s < search.n; ++s) {
+      const Reg score = Isa::set1(search.scores[s]);
+      above0 = Isa::count(above0, Isa::gt(score, x[0]));
+      above1 = Isa::count(above1, Isa::gt(score, x[1]));
+    }
+    const auto wanted = Isa::iset1(static_cast<int32_t>(search.wanted - above_scores));
+    Extremes best;
+    best.add(Isa::both(has[0], Isa::igt(wanted, above0)), x[0]);
+    best.add(Isa::both(has[1], Isa::igt(wanted, above1)), x[1]);
+    const float value = Isa::reduce_min(best.smallest);
+    Bracket exact{best.low(), key_below(value) + 1, 0, 0};
+    exact.above_low =
+        above_scores + count_above(search.scores, search.n, from_order_key(exact.low));
+    exact.above_high = above_scores + count_above(search.scores, search.n, value);
+    return exact;
+  }
+
+  /// The value to count at in this step. The first is an estimate from a sample; the second goes as
+  /// far from it as the scores lie apart there, and half as far again so as to have the wanted one
+  /// between the two.
+  struct Pivots {
+    Estimate sample{};
+    bool is_sampled = false;
+    int64_t last_above = 0;
+
+    int64_t next(const Candidates& search, const Bracket& bracket, int step) {
+      const int64_t middle = search.wanted + search.slack / 2;
+      int64_t pivot = bracket.low;
+      if (step == 0 && search.n >= 16 * kWidth) {
+        sample = estimate(search.scores, search.n, middle);
+        is_sampled = true;
+        pivot = order_key(sample.value);
+      } else if (step == 1 && is_sampled) {
+        const auto distance = static_cast<float>(last_above - middle);
+        const float beyond = 0.5f * distance + (distance < 0 ? -4 : 4);
+        pivot = order_key(sample.value + sample.gap * (distance + beyond));
+      }
+      if (pivot > bracket.low && pivot < bracket.high) return pivot;
+      return next_pivot(bracket, middle, step);
+    }
+  };
+
   /// Narrows `bracket` until some value has wanted..wanted+slack scores above it (then low = high =
   /// its key), or until `high` is the wanted-th best value itself.
   static void narrow(Candidates search, Bracket& bracket) {
     int64_t above_scores = 0;  // how many lie above all of the scores still searched
+    Pivots pivots;
     for (int step = 0; bracket.high - bracket.low > 1; ++step) {
+      if (search.n <= 2 * kWidth) {
+        bracket = rank_all(search, above_scores);
+        return;
+      }
       if (step % 3 == 2) {
         tighten(search.scores, search.n, bracket);
         if (bracket.high - bracket.low <= 1) return;
       }
-      const int64_t middle = search.wanted + search.slack / 2;
-      int64_t pivot = step == 0 && search.n >= 16 * kWidth
-                          ? sample_pivot(search.scores, search.n, middle)
-                          : bracket.low;
-      if (pivot <= bracket.low || pivot >= bracket.high) pivot = next_pivot(bracket, middle, step);
+      const int64_t pivot = pivots.next(search, bracket, step);
       const int64_t above =
           above_scores + count_above(search.scores, search.n, from_order_key(pivot));
+      pivots.last_above = above;
       if (above >= search.wanted && above <= search.wanted + search.slack) {
         bracket = {pivot, pivot, above, above};
         return;
@@ -201,7 +271,7 @@ struct KthValue {
         bracket.high = pivot;
         bracket.above_high = above;
       }
-      if (search.n > 4 * kWidth && bracket.above_low - bracket.above_high <= search.n / 2) {
+      if (search.n > kWidth && bracket.above_low - bracket.above_high <= search.n / 2) {
         search.n = keep_inside(search.scores, search.n, bracket, search.spare);
         search.scores = search.spare;
         above_scores = bracket.above_high;

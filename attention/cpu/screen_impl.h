@@ -182,7 +182,7 @@ struct Screen {
       Search::find_bracket(scores, n, bracket);
       Search::narrow({scores, n, wanted, 0, spare}, bracket);
       pivot = Search::from_order_key(bracket.high);
-      if (bracket.above_high < wanted) return {pivot, wanted - bracket.above_high};
+      if (bracket.above_high < wanted) return {pivot, wanted - bracket.above_high, wanted};
     }
     // The pivot lies somewhere between the `wanted`-th and the next.
     const Reg pivots = Isa::set1(pivot);
@@ -192,7 +192,7 @@ struct Screen {
       above.add(Isa::both(Isa::first(n - s), Isa::gt(x, pivots)), x);
     }
     pivot = Isa::reduce_min(above.smallest);
-    return {pivot, wanted - Search::count_above(scores, n, pivot)};
+    return {pivot, wanted - Search::count_above(scores, n, pivot), wanted};
   }
 
   /// Writes the ids of the K best by exact score; kUndecided if less than K coarse scores lie above the

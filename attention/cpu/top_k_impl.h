@@ -65,10 +65,10 @@ struct TopK {
     return Isa::iadd(Isa::iota(), Isa::iset1(static_cast<int32_t>(first_id)));
   }
 
-  /// What is kept: scores above `pivot`, and the first `equal_wanted` equal to it.
+  /// What is kept: scores above `pivot`, and the first `equal_wanted` equal to it; `kept` in all.
   struct Cut {
     float pivot;
-    int64_t equal_wanted;
+    int64_t equal_wanted, kept;
   };
 
   /// The lanes of x that a cut keeps; counts the equal ones down.
@@ -94,12 +94,13 @@ struct TopK {
       return false;
     }
     if (buffer.filled <= buffer.top_k + slack) {
-      cut = {Search::from_order_key(bracket.low + 1), buffer.filled};
+      cut = {Search::from_order_key(bracket.low + 1), buffer.filled, buffer.filled};
       return true;
     }
     Search::narrow({buffer.scores, buffer.filled, buffer.top_k, slack, buffer.spare}, bracket);
-    const int64_t missing = buffer.top_k - bracket.above_high;
-    cut = {Search::from_order_key(bracket.high), missing > 0 ? missing : 0};
+    const int64_t above = bracket.above_high;
+    const int64_t missing = above < buffer.top_k ? buffer.top_k - above : 0;
+    cut = {Search::from_order_key(bracket.high), missing, above + missing};
     return true;
   }
 
@@ -115,7 +116,7 @@ struct TopK {
     if (buffer.margin > 0) return shrink_to_margin(buffer, cut.pivot);
     buffer.threshold = cut.pivot;
     int64_t kept = 0;
-    for (int64_t s = 0; s < buffer.filled; s += kWidth) {
+    for (int64_t s = 0, wanted = cut.kept; kept < wanted; s += kWidth) {
       const Reg x = Isa::load(buffer.scores + s);
       const auto ids = Isa::iload(buffer.ids + s);
       const uint32_t keep = kept_lanes(cut, Isa::first(buffer.filled - s), x);
@@ -283,16 +284,21 @@ struct TopK {
 
   /// The same for a cut that is known.
   static int32_t write_kept(const TopKBuffer& buffer, Cut cut, int32_t* ids, int64_t width) {
-    int64_t kept = 0;
-    for (int64_t s = 0; s < buffer.filled; s += kWidth) {
+    int64_t kept = 0, s = 0;
+    const auto keep_next = [&](int32_t* out) {
       const Reg x = Isa::load(buffer.scores + s);
       const uint32_t keep = kept_lanes(cut, Isa::first(buffer.filled - s), x);
-      // No cut keeps more than the width, but a bug here would write past the tensor.
-      const int64_t n = Search::least(__builtin_popcount(keep), width - kept);
-      int32_t last[kWidth];  // a whole register may reach into the next row
-      int32_t* out = kept + kWidth <= width ? ids + kept : last;
       Isa::compress_store(out, Isa::from_bits(keep), Isa::iload(buffer.ids + s));
-      if (out == last) __builtin_memcpy(ids + kept, last, static_cast<size_t>(n) * sizeof *ids);
+      s += kWidth;
+      return __builtin_popcount(keep);
+    };
+    while (s < buffer.filled && kept + kWidth <= width) kept += keep_next(ids + kept);
+    // A whole register may reach into the next row. Once the row is full, nothing else is kept.
+    while (s < buffer.filled && kept < width) {
+      int32_t last[kWidth];
+      // No cut keeps more than the width, but a bug here would write past the tensor.
+      const int64_t n = Search::least(keep_next(last), width - kept);
+      __builtin_memcpy(ids + kept, last, static_cast<size_t>(n) * sizeof *ids);
       kept += n;
     }
     for (int64_t slot = kept; slot < width; ++slot) ids[slot] = -1;
