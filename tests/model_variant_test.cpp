@@ -38,7 +38,7 @@ at::Tensor random_hidden(int64_t batch, int64_t length) {
   return at::randn({batch, length, small_attention().d_model});
 }
 
-at::Tensor positions(int64_t length) {
+at::Tensor first_positions(int64_t length) {
   return at::arange(length, at::TensorOptions(at::kLong));
 }
 
@@ -115,10 +115,11 @@ TEST_CASE("with K at least L, dsa and window equal dense", "[model][variant]") {
   config.rope_layout = GENERATE("half_split", "interleaved");
   config.top_k = GENERATE(40, 100);
   const at::Tensor hidden = random_hidden(2, 40);
-  const at::Tensor expected = make_layer("dense", config)->forward(hidden, positions(40)).hidden;
+  const at::Tensor expected =
+      make_layer("dense", config)->forward(hidden, first_positions(40)).hidden;
   for (const char* name : {"dsa", "window"}) {
     INFO(name);
-    const at::Tensor actual = make_layer(name, config)->forward(hidden, positions(40)).hidden;
+    const at::Tensor actual = make_layer(name, config)->forward(hidden, first_positions(40)).hidden;
     CHECK(relative_error(actual, expected) < 1e-5);
   }
 }
@@ -126,7 +127,7 @@ TEST_CASE("with K at least L, dsa and window equal dense", "[model][variant]") {
 TEST_CASE("with K below L, dsa and window differ from dense and each other", "[model][variant]") {
   const at::Tensor hidden = random_hidden(2, 40);
   const auto run = [&](const char* name) {
-    return make_layer(name, small_attention())->forward(hidden, positions(40)).hidden;
+    return make_layer(name, small_attention())->forward(hidden, first_positions(40)).hidden;
   };
   const at::Tensor dense = run("dense"), dsa = run("dsa"), window = run("window");
   CHECK(relative_error(dsa, dense) > 1e-2);
@@ -139,12 +140,13 @@ TEST_CASE("dense attention drops probabilities in training only", "[model][varia
   config.dropout = 0.5;
   const at::Tensor hidden = random_hidden(1, 20);
   const auto layer = make_layer("dense", config);
-  const auto run = [&] { return layer->forward(hidden, positions(20)).hidden; };
+  const auto run = [&] { return layer->forward(hidden, first_positions(20)).hidden; };
   CHECK_FALSE(at::equal(run(), run()));
   layer->eval();
   CHECK(at::equal(run(), run()));
   config.dropout = 0;
-  CHECK(relative_error(run(), make_layer("dense", config)->forward(hidden, positions(20)).hidden) <
+  CHECK(relative_error(run(),
+                       make_layer("dense", config)->forward(hidden, first_positions(20)).hidden) <
         1e-5);
 }
 
@@ -152,7 +154,7 @@ TEST_CASE("the LM loss gives the indexer no gradient, the KL loss the model none
           "[model][variant][detach]") {
   const auto layer = make_layer("dsa", small_attention());
   const at::Tensor hidden = random_hidden(2, 40).set_requires_grad(true);
-  const AttentionOutput output = layer->forward(hidden, positions(40));
+  const AttentionOutput output = layer->forward(hidden, first_positions(40));
   REQUIRE(output.indexer_loss.defined());
   CHECK(output.indexer_loss.item<double>() > 1e-4);
   const auto parameters = layer->named_parameters();
@@ -183,7 +185,7 @@ TEST_CASE("the LM loss gives the indexer no gradient, the KL loss the model none
 TEST_CASE("one step down the KL gradient lowers the KL loss", "[model][variant]") {
   const auto layer = make_layer("dsa", small_attention());
   const at::Tensor hidden = random_hidden(2, 40);
-  const auto loss = [&] { return layer->forward(hidden, positions(40)).indexer_loss; };
+  const auto loss = [&] { return layer->forward(hidden, first_positions(40)).indexer_loss; };
   const at::Tensor before = loss();
   before.backward();
   {
@@ -202,9 +204,9 @@ TEST_CASE("without gradients dsa selects the same keys and makes no indexer loss
   const auto layer = make_layer("dsa", small_attention());
   layer->keep_selection = true;
   const at::Tensor hidden = random_hidden(2, 40);
-  const AttentionOutput with_gradient = layer->forward(hidden, positions(40));
+  const AttentionOutput with_gradient = layer->forward(hidden, first_positions(40));
   const at::NoGradGuard no_gradient;
-  const AttentionOutput without = layer->forward(hidden, positions(40));
+  const AttentionOutput without = layer->forward(hidden, first_positions(40));
   CHECK_FALSE(without.indexer_loss.defined());
   CHECK(at::equal(without.selection.indices, with_gradient.selection.indices));
   CHECK(at::equal(without.hidden, with_gradient.hidden));
@@ -217,9 +219,10 @@ TEST_CASE("selections are kept on request, and only as published hold future key
   config.top_k = 0;
   config.top_k_fraction = 0.5;
   const auto layer = make_layer(name, config);
-  CHECK_FALSE(layer->forward(random_hidden(2, 64), positions(64)).selection.indices.defined());
+  CHECK_FALSE(
+      layer->forward(random_hidden(2, 64), first_positions(64)).selection.indices.defined());
   layer->keep_selection = true;
-  const auto kept = layer->forward(random_hidden(2, 64), positions(64)).selection;
+  const auto kept = layer->forward(random_hidden(2, 64), first_positions(64)).selection;
   REQUIRE(kept.indices.sizes() == at::IntArrayRef({2, 64, 32}));
   REQUIRE(kept.count.sizes() == at::IntArrayRef({2, 64}));
   const at::Tensor query = at::arange(64, at::kInt).view({1, 64, 1});
@@ -230,7 +233,7 @@ TEST_CASE("selections are kept on request, and only as published hold future key
 
 TEST_CASE("the as-published indexer never gets a gradient", "[model][variant]") {
   const auto layer = make_layer("dsa_as_published", small_attention());
-  const AttentionOutput output = layer->forward(random_hidden(2, 40), positions(40));
+  const AttentionOutput output = layer->forward(random_hidden(2, 40), first_positions(40));
   CHECK_FALSE(output.indexer_loss.defined());
   output.hidden.pow(2).sum().backward();
   for (const auto& p : layer->named_parameters()) {
@@ -246,7 +249,7 @@ TEST_CASE("the indexer knows the order of keys when K is far below S", "[model][
   const auto layer = make_layer("dsa", config);
   layer->keep_selection = true;
   const at::Tensor hidden = random_hidden(1, 1).expand({1, 200, small_attention().d_model});
-  const auto kept = layer->forward(hidden.contiguous(), positions(200)).selection;
+  const auto kept = layer->forward(hidden.contiguous(), first_positions(200)).selection;
   const at::Tensor first_keys = at::arange(6, at::kInt);
   CHECK_FALSE((kept.indices.slice(1, 10) == first_keys).all().item<bool>());
 }
