@@ -13,13 +13,14 @@ AttentionGrads sparse_backward(const at::Tensor& dout, const at::Tensor& q, cons
 at::Tensor attention_mass(const at::Tensor& q, const at::Tensor& k, const ops::Selection& selection,
                           const at::Tensor& lse, double scale);
 
-/// What this thread's last sparse_forward did with bfloat16 where few heads share a kv head: blocks of
-/// up to 256 queries, those of them that looked at the keys of 16 queries together, and what was
-/// measured to decide: keys that 16 neighbouring queries select together, over those that one selects
-/// (1 to 16). All 0 if the kernels did not run.
+/// What this thread's last sparse_forward did where few heads share a kv head: blocks of up to 256
+/// queries, those of them that looked at the keys of 16 (float32: 32) queries together, and what was
+/// measured to decide: keys that so many neighbouring queries select together, over those that one
+/// selects. No blocks if the kernels did not run.
 struct NarrowCount {
   int64_t blocks = 0, by_union = 0;
   double overlap = 0;
+  int64_t neighbours = 0;  ///< 16 or 32
 };
 NarrowCount last_narrow();
 /// "together 30 of 32 blocks, U16/K 3.9" if this thread's last sparse_forward ran those kernels on

@@ -22,6 +22,12 @@ struct Isa {  // pins an ISA for the current scope
   ~Isa() { pin_isa("auto"); }
 };
 
+struct Way {  // pins how blocks of queries go, for the current scope
+  Threads threads;
+  explicit Way(cpu::NarrowChoice choice, int n = 2) : threads(n) { cpu::choose_narrow(choice); }
+  ~Way() { cpu::choose_narrow(cpu::NarrowChoice::kMeasured); }
+};
+
 inline void check(const char* what, WorstRow worst, double bound) {
   INFO(what << ": worst row " << worst.row << " has error " << worst.error);
   CHECK(worst.error <= bound);

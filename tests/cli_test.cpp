@@ -38,8 +38,9 @@ Json sample_lines(const fs::path& folder) {
 
 /// The record without what time, memory and the clock put into it.
 Json without_times(Json record) {
-  const std::set<std::string> timed = {"time",       "flop_rate",  "byte_rate",  "step_time",
-                                       "throughput", "stage_time", "peak_memory"};
+  // A note is about the last timed call, and on which set of inputs that was, time decides.
+  const std::set<std::string> timed = {"time",       "flop_rate",  "byte_rate",   "step_time",
+                                       "throughput", "stage_time", "peak_memory", "note"};
   for (const char* key : {"id", "started", "ended", "command"}) record.erase(key);
   record["config"].erase("out");
   record["config"]["data"].erase("path");

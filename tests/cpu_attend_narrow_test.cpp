@@ -1,15 +1,9 @@
 // The two kernels of the `cpu` backend that attend in bfloat16 where few heads share a kv head: 16
 // queries together, and each alone. Against float64 loops, and where the first could go wrong: rows
 // that a query did not select but its neighbour did.
-#include "attention/backend_cpu.h"
-#include "attention/cpu/attend_kernels.h"
-#include "attention/cpu/dispatch.h"
 #include "harness/denormals.h"
-#include "tests/sparse_oracle.h"
+#include "tests/attend_fixture.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/ops/equal.h>
-#include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 
@@ -18,18 +12,6 @@ using namespace dsa::test;
 using cpu::NarrowChoice;
 
 namespace {
-
-struct Way {  // pins a choice for the current scope
-  int threads = at::get_num_threads();
-  explicit Way(NarrowChoice choice, int n = 2) {
-    at::set_num_threads(n);
-    cpu::choose_narrow(choice);
-  }
-  ~Way() {
-    cpu::choose_narrow(NarrowChoice::kMeasured);
-    at::set_num_threads(threads);
-  }
-};
 
 bool has_kernels() {
   return cpu::isa_in_use().attend->narrow != nullptr;

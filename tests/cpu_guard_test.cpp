@@ -1,6 +1,7 @@
 // The kernels of the `cpu` backend read nothing after the end of a tensor: inputs lie right before a page
 // that may not be touched. Loads of tiles and of masked registers are invisible to AddressSanitizer.
 #include "attention/backend_cpu.h"
+#include "attention/cpu/attend_kernels.h"
 #include "tests/select_inputs.h"
 #include "tests/sparse_oracle.h"
 
@@ -75,6 +76,12 @@ TEST_CASE("sparse attention reads nothing after its inputs", "[attend]") {
       const Guarded q(in.q.to(type)), k(in.k.to(type)), v(in.v.to(type)), dout(in.dout.to(type));
       on_every_machine([&] {
         INFO(c.text() << ", " << type);
+        for (const auto choice : {cpu::NarrowChoice::kUnion, cpu::NarrowChoice::kAlone}) {
+          cpu::choose_narrow(choice);
+          const auto one_way = cpu::sparse_forward(*q, *k, *v, selection, in.scale);
+          CHECK(one_way.out.isfinite().all().item<bool>());
+        }
+        cpu::choose_narrow(cpu::NarrowChoice::kMeasured);
         const auto forward = cpu::sparse_forward(*q, *k, *v, selection, in.scale);
         CHECK(forward.out.isfinite().all().item<bool>());
         CHECK(cpu::attention_mass(*q, *k, selection, forward.lse, in.scale).numel() > 0);

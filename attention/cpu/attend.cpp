@@ -1,8 +1,7 @@
 // Sparse attention forward and attention mass of the `cpu` backend: tensors to raw pointers, tasks
 // over torch's pool. A task is a block of queries and one kv head.
 #include "attention/backend_cpu.h"
-#include "attention/cpu/attend_kernels.h"
-#include "attention/cpu/attend_shape.h"
+#include "attention/cpu/attend_narrow_call.h"
 #include "attention/cpu/dispatch.h"
 #include "attention/cpu/parallel.h"
 #include "attention/cpu/scratch.h"
@@ -25,12 +24,11 @@ auto shape_of(const Problem& p) {
 }
 struct NarrowRun {
   NarrowCount count;
+  at::ScalarType dtype = at::kFloat;
   decltype(shape_of(Problem())) shape;
 };
 thread_local NarrowRun last_narrow_run;
 std::atomic<NarrowChoice> narrow_choice{NarrowChoice::kMeasured};
-
-constexpr int64_t kPackedKeys = 256;  // of one packing task
 
 /// Batch element b of k or v as packed rows, [G][S][padded]. Token-major rows of one head would lie G
 /// rows apart and fill only some sets of the caches.
@@ -61,17 +59,9 @@ int64_t shared_queries(const AttendShape& n) {
   return std::min(fair, int64_t{16});
 }
 
-struct Inputs {
-  const AttendKernels& kernels;
-  const AttendShape& n;
-  const at::Tensor &q, &k;
-  const ops::Selection& selection;
-  float scale;
-};
-
 /// Queries [begin, end) of batch element b and the heads of kv head g; `keys` are its packed rows.
-QueryBlock query_block(const Inputs& in, const float* keys, int64_t b, int64_t g, int64_t begin,
-                       int64_t end) {
+QueryBlock query_block(const AttendInputs& in, const float* keys, int64_t b, int64_t g,
+                       int64_t begin, int64_t end) {
   const AttendShape& n = in.n;
   const int64_t row = b * n.queries + begin;
   QueryBlock block{};
@@ -94,7 +84,7 @@ QueryBlock query_block(const Inputs& in, const float* keys, int64_t b, int64_t g
 
 /// All heads of a kv head in one dense product per query, straight from the tensors. v may be a view of
 /// the first columns of k.
-void shared_forward(const Inputs& in, const SharedKernel& kernel, const at::Tensor& v,
+void shared_forward(const AttendInputs& in, const SharedKernel& kernel, const at::Tensor& v,
                     ops::AttentionResult& result) {
   const AttendShape& n = in.n;
   const int64_t step = shared_queries(n);
@@ -128,20 +118,27 @@ void shared_forward(const Inputs& in, const SharedKernel& kernel, const at::Tens
   });
 }
 
-void forward_element(const Inputs& in, const at::Tensor& v, int64_t b,
-                     ops::AttentionResult& result) {
+/// Every query by itself, of some of batch element b.
+void forward_alone(const AttendInputs& in, const at::Tensor& v, int64_t b,
+                   const std::vector<QueryRange>& ranges, ops::AttentionResult& result) {
+  if (ranges.empty()) return;
   const AttendShape& n = in.n;
   const int64_t k_floats = n.kv_heads * n.keys * n.padded;
   float* packed = scratch<float>(Slot::kAttendCall, k_floats + n.kv_heads * n.keys * n.v_padded);
   const float* keys = packed_heads(in.kernels, in.k, b, n.padded, packed);
   const float* values = packed_heads(in.kernels, v, b, n.v_padded, packed + k_floats);
   const int64_t step = block_queries(n, n.kv_heads);
-  const int64_t blocks = (n.queries + step - 1) / step;
+  std::vector<QueryRange> steps;
+  for (const QueryRange& range : ranges)
+    for (int64_t begin = range.begin; begin < range.end; begin += step)
+      steps.push_back({begin, std::min(begin + step, range.end)});
+  const auto blocks = static_cast<int64_t>(steps.size());
   for_each_block(blocks * n.kv_heads, [&](int64_t task) {
-    const int64_t g = task / blocks, begin = task % blocks * step;
-    const int64_t head = (b * n.queries + begin) * n.heads + g * n.group();
+    const int64_t g = task / blocks;
+    const QueryRange queries = steps[static_cast<size_t>(task % blocks)];
+    const int64_t head = (b * n.queries + queries.begin) * n.heads + g * n.group();
     ForwardBlock block{};
-    block.query = query_block(in, keys, b, g, begin, std::min(begin + step, n.queries));
+    block.query = query_block(in, keys, b, g, queries.begin, queries.end);
     block.v = values + g * n.keys * n.v_padded;
     block.v_width = n.v_width;
     block.v_padded = n.v_padded;
@@ -154,111 +151,35 @@ void forward_element(const Inputs& in, const at::Tensor& v, int64_t b,
   });
 }
 
-/// Rows of batch element b in bfloat16, packed.
-struct Narrow {
-  NarrowRows rows;
-  bool finite;
-};
-
-Narrow narrow_rows(const NarrowKernel& kernel, const at::Tensor& k, const at::Tensor& v,
-                   int64_t b) {
-  const int64_t keys = k.size(1), kv_heads = k.size(2), width = k.size(3), v_width = v.size(3);
-  const auto rounded = [](int64_t n) { return (n + 31) / 32 * 32; };
-  NarrowRows rows{rounded(keys), rounded(width), rounded(v_width), nullptr, nullptr, nullptr};
-  const int64_t k_bytes = 2 * kv_heads * rows.keys * rows.padded;
-  const int64_t v_bytes = 2 * kv_heads * rows.keys * rows.v_padded;
-  char* packed = scratch<char>(Slot::kAttendCall, k_bytes + 2 * v_bytes);
-  rows.k = packed;
-  rows.v = packed + k_bytes;
-  rows.v_pairs = reinterpret_cast<uint32_t*>(packed + k_bytes + v_bytes);
-  std::atomic<bool> finite{true};
-  for_each_range(keys, kPackedKeys, [&](int64_t begin, int64_t end) {
-    for (int64_t g = 0; g < kv_heads; ++g) {
-      const int64_t row = (b * keys + begin) * kv_heads + g;
-      const NarrowSource source{element(k, row * width),
-                                element(v, row * v_width),
-                                kv_heads * width,
-                                kv_heads * v_width,
-                                width,
-                                v_width,
-                                g,
-                                begin,
-                                end};
-      if (!kernel.pack(source, rows)) finite = false;
-    }
-  });
-  return {rows, finite};
+/// One batch element where few heads share a kv head.
+NarrowCount forward_element(const NarrowCall& call) {
+  const AttendKernels& kernels = call.in.kernels;
+  const bool bf16 = is_bf16(call.in.q);
+  if (bf16 && kernels.narrow != nullptr) return narrow_element(call, *kernels.narrow);
+  std::vector<QueryRange> left{{0, call.in.n.queries}};
+  NarrowCount count;
+  if (!bf16 && kernels.split != nullptr) count = split_element(call, *kernels.split, left);
+  forward_alone(call.in, call.v, call.b, left, call.result);
+  return count;
 }
 
-/// Queries of a block: scratch of at most 3 MiB if it can be. Depends on the shape alone.
-int64_t narrow_queries(const NarrowKernel& kernel, NarrowBlock block) {
-  block.queries = 256;
-  while (block.queries > 1 && kernel.scratch(block) > int64_t{3} << 20) block.queries /= 2;
-  return block.queries;
-}
-
-/// Tasks are blocks of queries and some kv heads: few blocks are shared out by heads, though their
-/// lists are then made more than once.
-void narrow_element(const Inputs& in, const NarrowKernel& kernel, const at::Tensor& v, int64_t b,
-                    ops::AttentionResult& result, NarrowCount& count) {
-  const AttendShape& n = in.n;
-  const Narrow packed = narrow_rows(kernel, in.k, v, b);
-  NarrowBlock whole{};
-  whole.q_token = n.heads * n.width;
-  whole.group = n.group();
-  whole.width = n.width;
-  whole.v_width = n.v_width;
-  whole.rows = packed.rows;
-  whole.finite = packed.finite;
-  whole.top_k = n.top_k;
-  whole.scale = in.scale;
-  whole.out_token = n.heads * n.v_width;
-  whole.lse_token = n.heads;
-  whole.choice = narrow_choice;
-  const int64_t step = narrow_queries(kernel, whole);
-  const int64_t blocks = (n.queries + step - 1) / step;
-  const int64_t parts =
-      std::clamp<int64_t>((4 * at::get_num_threads() + blocks - 1) / blocks, 1, n.kv_heads);
-  std::atomic<int64_t> by_union{0}, pairs{0}, together{0};
-  for_each_block(blocks * parts, [&](int64_t task) {
-    const int64_t begin = (blocks - 1 - task / parts) * step, part = task % parts;  // longest first
-    const int64_t row = b * n.queries + begin;
-    NarrowBlock block = whole;
-    block.queries = std::min(step, n.queries - begin);
-    block.q = element(in.q, row * n.heads * n.width);
-    block.kv_begin = n.kv_heads * part / parts;
-    block.kv_end = n.kv_heads * (part + 1) / parts;
-    block.ids = in.selection.indices.const_data_ptr<int32_t>() + row * n.top_k;
-    block.counts = in.selection.count.const_data_ptr<int32_t>() + row;
-    block.out = mutable_element(result.out, row * n.heads * n.v_width);
-    block.lse = result.lse.mutable_data_ptr<float>() + row * n.heads;
-    block.scratch = scratch<char>(Slot::kAttendTask, kernel.scratch(block));
-    const NarrowFacts facts = kernel.forward(block);
-    if (part > 0) return;
-    by_union += facts.by_union;
-    pairs += facts.pairs;
-    together += facts.together;
-  });
-  count = {blocks, by_union,
-           pairs > 0 ? 16.0 * static_cast<double>(together) / static_cast<double>(pairs) : 0.0};
-}
-
-NarrowCount narrow_forward(const Inputs& in, const NarrowKernel& kernel, const at::Tensor& v,
-                           ops::AttentionResult& result) {
+NarrowCount forward_elements(const AttendInputs& in, const at::Tensor& v,
+                             ops::AttentionResult& result) {
   std::vector<NarrowCount> counts(static_cast<size_t>(in.n.batch));
   for_each_batch_element(in.n.batch, [&](int64_t b) {
-    narrow_element(in, kernel, v, b, result, counts[static_cast<size_t>(b)]);
+    counts[static_cast<size_t>(b)] = forward_element({in, v, b, result, narrow_choice});
   });
   NarrowCount sum;
   for (const NarrowCount& c : counts) {
     sum.blocks += c.blocks;
     sum.by_union += c.by_union;
     sum.overlap += c.overlap / static_cast<double>(in.n.batch);
+    sum.neighbours = c.neighbours;
   }
   return sum;
 }
 
-void mass_element(const Inputs& in, const at::Tensor& lse, int64_t b, at::Tensor& mass) {
+void mass_element(const AttendInputs& in, const at::Tensor& lse, int64_t b, at::Tensor& mass) {
   const AttendShape& n = in.n;
   float* packed = scratch<float>(Slot::kAttendCall, n.kv_heads * n.keys * n.padded);
   const float* keys = packed_heads(in.kernels, in.k, b, n.padded, packed);
@@ -287,19 +208,17 @@ ops::AttentionResult sparse_forward(const at::Tensor& q, const at::Tensor& k, co
       at::empty({n.batch, n.queries, n.heads, n.v_width}, q.options()),
       at::empty({n.batch, n.queries, n.heads}, q.options().dtype(at::kFloat))};
   advise_huge_pages(mutable_element(result.out, 0), static_cast<int64_t>(result.out.nbytes()));
-  const Inputs in{kernels, n, q, k, selection, static_cast<float>(scale)};
+  const AttendInputs in{kernels, n, q, k, selection, static_cast<float>(scale)};
   const bool bf16 = is_bf16(q);
   last_narrow_run = {};
-  if (n.group() >= (bf16 ? kernels.shared_bfloat16_heads : kSharedFloatHeads))
+  if (n.group() >= (bf16 ? kernels.shared_bfloat16_heads : kSharedFloatHeads)) {
     shared_forward(in, bf16 ? kernels.shared_bfloat16 : kernels.shared_float32, v, result);
-  else if (bf16 && kernels.narrow != nullptr)
-    last_narrow_run = {
-        narrow_forward(in, *kernels.narrow, v.contiguous(), result),
-        {n.batch, n.queries, n.keys, n.heads, n.kv_heads, n.width, n.v_width, n.top_k}};
-  else
-    for_each_batch_element(n.batch, [&, values = v.contiguous()](int64_t b) {
-      forward_element(in, values, b, result);
-    });
+    return result;
+  }
+  last_narrow_run.count = forward_elements(in, v.contiguous(), result);
+  last_narrow_run.dtype = q.scalar_type();
+  last_narrow_run.shape = {n.batch,    n.queries, n.keys,    n.heads,
+                           n.kv_heads, n.width,   n.v_width, n.top_k};
   return result;
 }
 
@@ -308,15 +227,17 @@ NarrowCount last_narrow() {
 }
 
 std::string narrow_note(const Problem& problem) {
-  const auto& [count, shape] = last_narrow_run;
-  if (count.blocks == 0 || problem.dtype != at::kBFloat16 || shape_of(problem) != shape) return "";
+  const auto& [count, dtype, shape] = last_narrow_run;
+  if (count.blocks == 0 || problem.dtype != dtype || shape_of(problem) != shape) return "";
   char text[96];
   const auto blocks = static_cast<long long>(count.blocks);
   if (count.by_union == 0)
-    std::snprintf(text, sizeof text, "alone %lld blocks, U16/K %.1f", blocks, count.overlap);
+    std::snprintf(text, sizeof text, "alone %lld blocks, U%d/K %.1f", blocks,
+                  static_cast<int>(count.neighbours), count.overlap);
   else
-    std::snprintf(text, sizeof text, "together %lld of %lld blocks, U16/K %.1f",
-                  static_cast<long long>(count.by_union), blocks, count.overlap);
+    std::snprintf(text, sizeof text, "together %lld of %lld blocks, U%d/K %.1f",
+                  static_cast<long long>(count.by_union), blocks,
+                  static_cast<int>(count.neighbours), count.overlap);
   return text;
 }
 
@@ -329,7 +250,7 @@ at::Tensor attention_mass(const at::Tensor& q, const at::Tensor& k, const ops::S
   const AttendKernels& kernels = *isa_in_use().attend;
   const AttendShape n(q, k, 0, selection, kernels.lanes);
   at::Tensor mass = at::zeros({n.batch, n.queries, n.top_k}, q.options().dtype(at::kFloat));
-  const Inputs in{kernels, n, q, k, selection, static_cast<float>(scale)};
+  const AttendInputs in{kernels, n, q, k, selection, static_cast<float>(scale)};
   for_each_batch_element(n.batch, [&](int64_t b) { mass_element(in, lse, b, mass); });
   return mass;
 }

@@ -120,6 +120,18 @@ struct NarrowKernel {
   NarrowFacts (*forward)(const NarrowBlock&);
 };
 
+/// float32 as sums of three bfloat16, 32 neighbouring queries together. In NarrowBlock rows.k and rows.v
+/// are [kv_heads][keys / 32] tiles of kSplitRowBytes a row and 32 columns; `finite` and `choice` are the
+/// caller's.
+struct SplitKernel {
+  int64_t (*scratch)(const NarrowBlock&);
+  NarrowFacts (*facts)(const NarrowBlock&);  ///< of 32 queries in its middle
+  bool (*pack)(const NarrowSource&,
+               const NarrowRows&);      ///< false: some numbers are beyond the terms
+  bool (*forward)(const NarrowBlock&);  ///< false: those of q are, and nothing is written
+};
+inline constexpr int64_t kSplitRowBytes = 192;
+
 struct MassBlock {
   QueryBlock query;
   const float* lse;  ///< of the forward pass
@@ -179,6 +191,7 @@ struct AttendKernels {
   SharedKernel shared_float32, shared_bfloat16;
   int64_t shared_bfloat16_heads;         ///< fewer are faster one by one
   const NarrowKernel* narrow = nullptr;  ///< null: rows of bfloat16 are widened
+  const SplitKernel* split = nullptr;    ///< null: every query of float32 goes alone
 
   int64_t (*mass_scratch)(const MassBlock&);
   void (*mass)(const MassBlock&);
