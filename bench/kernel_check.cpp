@@ -201,6 +201,16 @@ Tensors with_gradients(const KernelCase& kernel, InputSet set, const at::Tensor&
   return results;
 }
 
+/// Size of the summands of dq and dk, scale * p * |dout| * |v| * |k|, of a query with evenly spread p: where few
+/// keys make them cancel, what is left is the rounding of these.
+double summand_size(const KernelCase& kernel, const InputSet& set) {
+  if (!has_attention(kernel.op)) return 0;
+  int64_t keys = set.k.size(1);
+  if (has_selection(kernel.op)) keys = std::min(keys, kernel.problem.top_k);
+  return scale_of(kernel) * usual_row(set.dout) * usual_row(set.v) *
+         std::max(usual_row(set.k), usual_row(set.q)) / std::sqrt(static_cast<double>(keys));
+}
+
 /// Gradients of the last queries alone: their keys' gradients come from no other query then.
 Verdict check_backward(const KernelCase& kernel, const InputSet& set, int64_t checked) {
   const auto [first, count] = slices(kernel.problem.queries, checked).back();
@@ -212,7 +222,7 @@ Verdict check_backward(const KernelCase& kernel, const InputSet& set, int64_t ch
   const UseBackend reference("reference");
   const Tensors expected = with_gradients(kernel, part, part.dout);
   // Softmax gradients cancel: a query with one key has dq = 0, and rounding decides what is left.
-  double largest = 0;
+  double largest = 2 * summand_size(kernel, part);
   for (size_t i = 1; i < expected.size(); ++i) largest = std::max(largest, usual_row(expected[i]));
   Verdict verdict;
   for (size_t i = 1; i < expected.size(); ++i) {

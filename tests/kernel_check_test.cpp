@@ -92,6 +92,21 @@ TEST_CASE("every backend passes the gate on slices as on the whole, for every di
   CHECK(checked > 100);
 }
 
+TEST_CASE("gradients that are only rounding pass the gate", "[bench]") {
+  // One key: its probability is 1 whatever q and k are, and their gradients are 0.
+  KernelConfig config = small();
+  config.dtypes = {"f32"};
+  config.families = {"dense_attention", "sparse_attention"};
+  for (config.seed = 1; config.seed <= 50; ++config.seed) {
+    InputCache inputs;
+    for (const KernelCase& kernel : kernel_cases(config, {1})) {
+      if (!kernel.backward() || !bench::reason_to_decline(kernel).empty()) continue;
+      INFO(name(kernel.op) << " " << kernel.backend << " seed " << config.seed);
+      CHECK(check(kernel, inputs.get(kernel, config)->sets.front(), 3).failure.empty());
+    }
+  }
+}
+
 TEST_CASE("the gate sees one wrong number in one row", "[bench]") {
   // Inputs that differ from those the kernel saw in a single value of one key.
   KernelConfig config = small();
