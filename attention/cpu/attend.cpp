@@ -133,12 +133,15 @@ void forward_alone(const AttendInputs& in, const at::Tensor& v, int64_t b,
     for (int64_t begin = range.begin; begin < range.end; begin += step)
       steps.push_back({begin, std::min(begin + step, range.end)});
   const auto blocks = static_cast<int64_t>(steps.size());
-  for_each_block(blocks * n.kv_heads, [&](int64_t task) {
-    const int64_t g = task / blocks;
-    const QueryRange queries = steps[static_cast<size_t>(task % blocks)];
+  const int64_t parts = head_parts(blocks, n.kv_heads);
+  for_each_block(blocks * parts, [&](int64_t task) {
+    const QueryRange queries =
+        steps[static_cast<size_t>(blocks - 1 - task / parts)];  // longest first
+    const int64_t part = task % parts, g = n.kv_heads * part / parts;
     const int64_t head = (b * n.queries + queries.begin) * n.heads + g * n.group();
     ForwardBlock block{};
     block.query = query_block(in, keys, b, g, queries.begin, queries.end);
+    block.kv_heads = n.kv_heads * (part + 1) / parts - g;
     block.v = values + g * n.keys * n.v_padded;
     block.v_width = n.v_width;
     block.v_padded = n.v_padded;

@@ -149,21 +149,37 @@ int64_t forward_scratch(const ForwardBlock& f) {
   return query_scratch<Isa>(f.query) + f.query.queries * f.query.heads * f.v_padded;
 }
 
+/// The block of the next kv head.
+inline void next_kv_head(ForwardBlock& f) {
+  QueryBlock& b = f.query;
+  const int64_t element = b.bf16 ? sizeof(Bf16) : sizeof(float);
+  b.q = static_cast<const char*>(b.q) + b.heads * b.width * element;
+  b.k += b.keys * b.padded;
+  f.v += b.keys * f.v_padded;
+  f.out = static_cast<char*>(f.out) + b.heads * f.v_width * element;
+  f.lse += b.heads;
+}
+
 template <class Isa>
-void forward_block(const ForwardBlock& f) {
-  const QueryBlock& b = f.query;
+void forward_block(const ForwardBlock& block) {
+  const QueryBlock& b = block.query;
   const int64_t rows = b.queries * b.heads;
   float* scaled = b.scratch;
   float* scores = scaled + rows * b.padded;
   float* sums = scores + rows * rounded_up<Isa>(b.top_k);
-  float* inverse = sums + rows * f.v_padded;
+  float* inverse = sums + rows * block.v_padded;
   const Panels panels = sorted_panels<Isa>(b, inverse + rounded_up<Isa>(rows));
-  scale_queries<Isa>(b, scaled);
-  score_phase<Isa>(b, panels, scaled, scores);
-  softmax_phase<Isa>(f, scores, inverse);
-  value_phase<Isa>(f, panels, scores, sums);
-  if (b.bf16) return store_outputs<Isa, Bf16>(f, sums, inverse);
-  store_outputs<Isa, float>(f, sums, inverse);
+  ForwardBlock f = block;
+  for (int64_t g = 0; g < block.kv_heads; ++g, next_kv_head(f)) {
+    scale_queries<Isa>(f.query, scaled);
+    score_phase<Isa>(f.query, panels, scaled, scores);
+    softmax_phase<Isa>(f, scores, inverse);
+    value_phase<Isa>(f, panels, scores, sums);
+    if (b.bf16)
+      store_outputs<Isa, Bf16>(f, sums, inverse);
+    else
+      store_outputs<Isa, float>(f, sums, inverse);
+  }
 }
 
 template <class Isa>

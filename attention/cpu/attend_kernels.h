@@ -29,8 +29,10 @@ struct QueryBlock {
   float* scratch;       ///< of the size the kernel's *_scratch function gives, in floats
 };
 
+/// Some kv heads, one after the other: what is made of the ids serves all of them.
 struct ForwardBlock {
-  QueryBlock query;
+  QueryBlock query;  ///< of the first kv head; rows of the next begin `keys` rows later
+  int64_t kv_heads;
   const float* v;   ///< packed [S][v_padded]
   int64_t v_width;  ///< V, as stored in out
   int64_t v_padded;

@@ -82,12 +82,6 @@ int64_t queries_of_block(int64_t (*scratch_of)(const NarrowBlock&), NarrowBlock 
   return block.queries;
 }
 
-/// Few blocks are shared out by heads, though their lists are then made more than once.
-int64_t parts_of(int64_t blocks, int64_t kv_heads) {
-  return std::clamp<int64_t>((int64_t{4} * at::get_num_threads() + blocks - 1) / blocks, 1,
-                             kv_heads);
-}
-
 double overlap(int64_t neighbours, int64_t together, int64_t pairs) {
   return pairs > 0 ? static_cast<double>(neighbours * together) / static_cast<double>(pairs) : 0.0;
 }
@@ -140,7 +134,7 @@ std::vector<char> run_together(const NarrowCall& call, const SplitKernel& kernel
   for (size_t i = blocks.size(); i-- > 0;)  // longest first
     if (facts[i].by_union) chosen.push_back(i);
   const auto count = static_cast<int64_t>(chosen.size());
-  const int64_t parts = parts_of(count, call.in.n.kv_heads);
+  const int64_t parts = head_parts(count, call.in.n.kv_heads);
   std::vector<std::atomic<bool>> refused(blocks.size());
   for_each_block(count * parts, [&](int64_t task) {
     const size_t i = chosen[static_cast<size_t>(task / parts)];
@@ -166,7 +160,7 @@ NarrowCount narrow_element(const NarrowCall& call, const NarrowKernel& kernel) {
   whole.rows.v_pairs = reinterpret_cast<uint32_t*>(packed + k_bytes + v_bytes);
   whole.finite = pack(call, n.keys, whole.rows, kernel.pack);
   const int64_t step = queries_of_block(kernel.scratch, whole, 1);
-  const int64_t blocks = (n.queries + step - 1) / step, parts = parts_of(blocks, n.kv_heads);
+  const int64_t blocks = (n.queries + step - 1) / step, parts = head_parts(blocks, n.kv_heads);
   std::atomic<int64_t> by_union{0}, pairs{0}, together{0};
   for_each_block(blocks * parts, [&](int64_t task) {
     const int64_t begin = (blocks - 1 - task / parts) * step, part = task % parts;  // longest first

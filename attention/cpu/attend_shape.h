@@ -66,4 +66,11 @@ struct AttendShape {
   }
 };
 
+/// Into how many tasks the heads of a block of queries are split: few blocks are shared out by heads,
+/// though what is made of their ids is then made more than once.
+inline int64_t head_parts(int64_t blocks, int64_t kv_heads) {
+  return std::clamp<int64_t>((int64_t{4} * at::get_num_threads() + blocks - 1) / blocks, 1,
+                             kv_heads);
+}
+
 }  // namespace dsa::cpu
