@@ -1,6 +1,6 @@
 #include "bench/kernel_inputs.h"
 
-#include "harness/random.h"
+#include "attention/random.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Functions.h>

@@ -1,7 +1,7 @@
 // Windows of the corpus: random ones for training, all of validation in tiles. Every variant gets
 // the same batches, because nothing here knows of one.
+#include "attention/random.h"
 #include "harness/data.h"
-#include "harness/random.h"
 #include "model/head.h"
 
 #include <ATen/ops/empty.h>

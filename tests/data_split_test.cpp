@@ -1,8 +1,8 @@
 // Training and validation never share a token, every variant sees the same batches, and every
 // validation token is scored exactly once.
 #include "attention/fields.h"
+#include "attention/random.h"
 #include "harness/data.h"
-#include "harness/random.h"
 #include "harness/sha256.h"
 #include "harness/tokenizer.h"
 #include "tests/temporary_folder.h"
