@@ -4,6 +4,7 @@
 // own: a barrier after each of its thirty small operations would cost more than they do.
 #include "attention/nvtx.h"
 #include "attention/ops_autograd.h"
+#include "attention/target.h"
 
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
@@ -40,35 +41,8 @@ struct Gradients {
   at::Tensor dq, dk, dweight;
 };
 
-/// The queries `first` .. `first + rows` and the keys they see; the last `rows` keys are at the
-/// queries' own positions.
-struct Tile {
-  int64_t first, rows, keys;
-
-  at::Tensor of_queries(const at::Tensor& x) const { return x.narrow(0, first, rows); }
-  at::Tensor of_keys(const at::Tensor& x) const { return x.narrow(0, 0, keys); }
-  at::Tensor own_keys(const at::Tensor& matrix) const {
-    return matrix.narrow(1, keys - rows, rows);
-  }
-};
-
-/// Attention probabilities, mean over heads [rows, keys].
-at::Tensor target_of(const Sequence& s, const Tile& tile) {
-  const int64_t heads = s.q.size(1), group = heads / s.k.size(1);
-  const at::Tensor q = tile.of_queries(s.q) * s.scale, minus_lse = -tile.of_queries(s.lse);
-  at::Tensor sum = at::zeros({tile.rows, tile.keys}, s.q.options());
-  at::Tensor logits = at::empty_like(sum);
-  for (int64_t head = 0; head < heads; ++head) {
-    const at::Tensor k = tile.of_keys(s.k.select(1, head / group));
-    at::addmm_out(logits, minus_lse.narrow(1, head, 1), q.select(1, head), k.t());
-    sum.add_(logits.exp_());
-  }
-  tile.own_keys(sum).tril_();
-  return sum.div_(static_cast<double>(heads));
-}
-
 /// Of products = relu(q . k) [rows, I, keys], which is overwritten, and the gradient of the scores.
-void add_gradients(const Sequence& s, const Tile& tile, at::Tensor& products,
+void add_gradients(const Sequence& s, const RowTile& tile, at::Tensor& products,
                    const at::Tensor& dscore, const Gradients& out) {
   const int64_t width = s.index_k.size(1);
   const at::Tensor q = tile.of_queries(s.index_q), weight = tile.of_queries(s.weight);
@@ -82,15 +56,14 @@ void add_gradients(const Sequence& s, const Tile& tile, at::Tensor& products,
 }
 
 /// Sum of the tile's divergences in nats; its gradients go to `out` unless those are undefined.
-double tile_loss(const Sequence& s, const Tile& tile, const Gradients& out) {
-  const at::Tensor target = target_of(s, tile);
+double tile_loss(const Sequence& s, const RowTile& tile, const Gradients& out) {
+  const at::Tensor target = head_mean_attention(s.q, s.k, s.lse, s.scale, tile);
   const at::Tensor q = tile.of_queries(s.index_q).flatten(0, 1);
   at::Tensor products = at::mm(q, tile.of_keys(s.index_k).t()).relu_();
   products = products.view({tile.rows, -1, tile.keys});
   const at::Tensor weight = tile.of_queries(s.weight).unsqueeze(1);
   at::Tensor log_p = at::bmm(weight, products).squeeze(1);
-  const at::Tensor future =
-      at::ones({tile.rows, tile.rows}, log_p.options().dtype(at::kBool)).triu_(1);
+  const at::Tensor future = tile.future();
   tile.own_keys(log_p).masked_fill_(future, -std::numeric_limits<double>::infinity());
   log_p = at::log_softmax(log_p, -1);
   const at::Tensor p = log_p.exp();

@@ -33,7 +33,7 @@ class ProjectedAttention : public AttentionLayer {
     out_ = register_parameter("out", linear_weight(model, config.n_heads * width));
     const at::Tensor drawn =
         at::randint(std::numeric_limits<int64_t>::max(), {1}, at::TensorOptions(at::kLong));
-    indexer_seed_ = static_cast<uint64_t>(drawn.item<int64_t>());
+    own_seed_ = static_cast<uint64_t>(drawn.item<int64_t>());
   }
 
   AttentionOutput forward(const at::Tensor& hidden, const at::Tensor& positions) final {
@@ -68,7 +68,7 @@ class ProjectedAttention : public AttentionLayer {
   AttentionConfig config_;
   Rope rope_;
   double scale_;
-  uint64_t indexer_seed_;
+  uint64_t own_seed_;  ///< another in every layer, fixed by the seed of the model
 
  private:
   at::Tensor split(const at::Tensor& hidden, const at::Tensor& weight) const {
@@ -96,31 +96,34 @@ void refuse_dropout(const AttentionConfig& config, const char* variant) {
 }
 
 /// DeepSeek Sparse Attention: the indexer selects, attention reads the selection, and a KL loss pulls
-/// the indexer towards what attention did with it. Before that stage attention is dense.
+/// the indexer towards what attention did with it. Before that stage attention is dense. Untrained, the
+/// indexer stays as it was drawn: the control that says whether its training matters.
 class SparseAttention : public ProjectedAttention {
  public:
-  explicit SparseAttention(const AttentionConfig& config) : ProjectedAttention(config) {
-    refuse_dropout(config, "dsa");
+  SparseAttention(const AttentionConfig& config, bool trained)
+      : ProjectedAttention(config), trained_(trained) {
+    refuse_dropout(config, trained ? "dsa" : "dsa_untrained");
     indexer_ = register_module(
-        "indexer", std::make_shared<Indexer>(config, indexer_seed_, Indexer::Style::kSound));
+        "indexer", std::make_shared<Indexer>(config, own_seed_, Indexer::Style::kSound));
   }
-  bool has_stages() const override { return true; }
+  bool has_stages() const override { return trained_; }
 
  protected:
   AttentionOutput attend(const Heads& heads, const at::Tensor& hidden,
                          const at::Tensor& positions) override {
     if (stage != TrainingStage::kSparse) return attend_densely(heads, hidden, positions);
-    const IndexerInputs index = indexer_->forward(hidden, positions);
-    const int64_t top_k = resolved_top_k(config_, hidden.size(1));
-    ops::Selection selection;
+    const bool teaching = trained_ && at::GradMode::is_enabled();
+    IndexerInputs index;
     {
-      const at::NoGradGuard no_gradient;
-      selection = ops::indexer_select(index.q, index.k, index.weight, top_k);
+      const at::AutoGradMode mode(teaching);
+      index = indexer_->forward(hidden, positions);
     }
+    const ops::Selection selection = ops::indexer_select(index.q, index.k, index.weight,
+                                                         resolved_top_k(config_, hidden.size(1)));
     const ops::AttentionResult result =
         ops::sparse_attention(heads.q, heads.k, heads.v, selection, scale_);
     AttentionOutput output{result.out, {}, {}};
-    if (at::GradMode::is_enabled()) {
+    if (teaching) {
       output.indexer_loss = imitation_loss(heads, index, selection, result.lse.detach());
     }
     if (keep_selection) output.selection = selection;
@@ -150,25 +153,57 @@ class SparseAttention : public ProjectedAttention {
     return ops::indexer_kl(scores, target, selection);
   }
 
+  bool trained_;
   std::shared_ptr<Indexer> indexer_;
 };
 
-/// Control: as many keys as `dsa` reads, but simply the most recent ones.
-class WindowAttention : public ProjectedAttention {
+/// Controls that read as many keys as `dsa`, chosen without an indexer and without a gradient.
+class ChosenAttention : public ProjectedAttention {
  public:
-  explicit WindowAttention(const AttentionConfig& config) : ProjectedAttention(config) {
-    refuse_dropout(config, "window");
+  ChosenAttention(const AttentionConfig& config, const char* variant) : ProjectedAttention(config) {
+    refuse_dropout(config, variant);
   }
 
  protected:
-  AttentionOutput attend(const Heads& heads, const at::Tensor& hidden, const at::Tensor&) override {
-    const int64_t batch = hidden.size(0), length = hidden.size(1);
-    const ops::Selection selection =
-        ops::window_selection(batch, length, length, resolved_top_k(config_, length));
+  AttentionOutput attend(const Heads& heads, const at::Tensor&, const at::Tensor&) final {
+    const ops::Selection selection = choose(heads, resolved_top_k(config_, heads.q.size(1)));
     AttentionOutput output{
         ops::sparse_attention(heads.q, heads.k, heads.v, selection, scale_).out, {}, {}};
     if (keep_selection) output.selection = selection;
+    if (capture) *capture = {heads.q, heads.k, {}, selection};
     return output;
+  }
+  virtual ops::Selection choose(const Heads& heads, int64_t top_k) const = 0;
+};
+
+class WindowAttention : public ChosenAttention {
+ public:
+  explicit WindowAttention(const AttentionConfig& config) : ChosenAttention(config, "window") {}
+
+ protected:
+  ops::Selection choose(const Heads& heads, int64_t top_k) const override {
+    return ops::window_selection(heads.q.size(0), heads.q.size(1), heads.k.size(1), top_k);
+  }
+};
+
+class RandomAttention : public ChosenAttention {
+ public:
+  explicit RandomAttention(const AttentionConfig& config) : ChosenAttention(config, "random") {}
+
+ protected:
+  ops::Selection choose(const Heads& heads, int64_t top_k) const override {
+    return ops::random_selection(heads.q.size(0), heads.q.size(1), heads.k.size(1), top_k,
+                                 own_seed_);
+  }
+};
+
+class OracleAttention : public ChosenAttention {
+ public:
+  explicit OracleAttention(const AttentionConfig& config) : ChosenAttention(config, "oracle") {}
+
+ protected:
+  ops::Selection choose(const Heads& heads, int64_t top_k) const override {
+    return ops::oracle_selection(heads.q, heads.k, top_k, scale_);
   }
 };
 
@@ -179,7 +214,7 @@ class SparseAttentionAsPublished : public ProjectedAttention {
  public:
   explicit SparseAttentionAsPublished(const AttentionConfig& config) : ProjectedAttention(config) {
     indexer_ = register_module(
-        "indexer", std::make_shared<Indexer>(config, indexer_seed_, Indexer::Style::kAsPublished));
+        "indexer", std::make_shared<Indexer>(config, own_seed_, Indexer::Style::kAsPublished));
   }
 
  protected:
@@ -224,10 +259,19 @@ std::shared_ptr<AttentionLayer> make_dense(const AttentionConfig& config) {
   return std::make_shared<DenseAttention>(config);
 }
 std::shared_ptr<AttentionLayer> make_dsa(const AttentionConfig& config) {
-  return std::make_shared<SparseAttention>(config);
+  return std::make_shared<SparseAttention>(config, /*trained=*/true);
+}
+std::shared_ptr<AttentionLayer> make_dsa_untrained(const AttentionConfig& config) {
+  return std::make_shared<SparseAttention>(config, /*trained=*/false);
 }
 std::shared_ptr<AttentionLayer> make_window(const AttentionConfig& config) {
   return std::make_shared<WindowAttention>(config);
+}
+std::shared_ptr<AttentionLayer> make_random(const AttentionConfig& config) {
+  return std::make_shared<RandomAttention>(config);
+}
+std::shared_ptr<AttentionLayer> make_oracle(const AttentionConfig& config) {
+  return std::make_shared<OracleAttention>(config);
 }
 std::shared_ptr<AttentionLayer> make_dsa_as_published(const AttentionConfig& config) {
   return std::make_shared<SparseAttentionAsPublished>(config);

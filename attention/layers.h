@@ -7,7 +7,10 @@ namespace dsa {
 
 std::shared_ptr<AttentionLayer> make_dense(const AttentionConfig& config);
 std::shared_ptr<AttentionLayer> make_dsa(const AttentionConfig& config);
+std::shared_ptr<AttentionLayer> make_dsa_untrained(const AttentionConfig& config);
 std::shared_ptr<AttentionLayer> make_window(const AttentionConfig& config);
+std::shared_ptr<AttentionLayer> make_random(const AttentionConfig& config);
+std::shared_ptr<AttentionLayer> make_oracle(const AttentionConfig& config);
 std::shared_ptr<AttentionLayer> make_dsa_as_published(const AttentionConfig& config);
 
 }  // namespace dsa

@@ -107,4 +107,15 @@ Selection checked(const Selection& selection, int64_t keys);
 /// The K most recent keys of each query: the `window` control. Same layout as select_top_k.
 Selection window_selection(int64_t batch, int64_t queries, int64_t keys, int64_t top_k);
 
+/// K distinct visible keys of each query, every set as likely: the `random` control. Which ones
+/// depends on seed, place in the batch and position alone, never on threads or on what was drawn before.
+Selection random_selection(int64_t batch, int64_t queries, int64_t keys, int64_t top_k,
+                           uint64_t seed);
+
+/// The K keys of largest dense attention, mean over heads, exactly: the `oracle` control, which does
+/// all the work that an indexer saves. Works in tiles of 64 queries: O(64*S + T*K) memory.
+/// @param q  [B, T, H, D] of attention
+/// @param k  [B, S, G, D] of attention
+Selection oracle_selection(const at::Tensor& q, const at::Tensor& k, int64_t top_k, double scale);
+
 }  // namespace dsa::ops

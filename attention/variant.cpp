@@ -34,11 +34,22 @@ Cost window_cost(const AttentionConfig& config, Pass pass, int64_t batch, int64_
   return cost(Op::kSparse, pass, problem_of(config, batch, length));
 }
 
+Cost untrained_cost(const AttentionConfig& config, Pass pass, int64_t batch, int64_t length) {
+  const Problem problem = problem_of(config, batch, length);
+  return cost(Op::kIndexerSelect, Pass::kForward, problem) + cost(Op::kSparse, pass, problem);
+}
+
+/// Its probabilities of every pair come and go in tiles: no compulsory bytes.
+Cost oracle_cost(const AttentionConfig& config, Pass pass, int64_t batch, int64_t length) {
+  const double pairs = static_cast<double>(batch) * visible_pairs(length, length);
+  const auto width = static_cast<double>(config.n_heads * config.head_width);
+  return Cost{2 * width * pairs, 0, 0} + window_cost(config, pass, batch, length);
+}
+
 /// The backward pass of the indexer is that of its KL loss, over selected pairs only.
 Cost dsa_cost(const AttentionConfig& config, Pass pass, int64_t batch, int64_t length) {
   const Problem problem = problem_of(config, batch, length);
-  const Cost always =
-      cost(Op::kIndexerSelect, Pass::kForward, problem) + cost(Op::kSparse, pass, problem);
+  const Cost always = untrained_cost(config, pass, batch, length);
   if (pass == Pass::kForward) return always;
   return always + cost(Op::kAttentionMass, Pass::kForward, problem) +
          cost(Op::kSelectedScores, pass, problem);
@@ -134,6 +145,17 @@ const std::vector<AttentionVariant>& variants() {
           "candidate", 1, make_dsa),
       variant_row<window_cost>("window", "the k most recent keys, no indexer", "control", 2,
                                make_window),
+      variant_row<window_cost>("random",
+                               "k keys drawn uniformly among the visible ones, no indexer",
+                               "control", 4, make_random),
+      variant_row<untrained_cost>("dsa_untrained",
+                                  "dsa with the indexer left as it was drawn: no loss, no gradient",
+                                  "control", 6, make_dsa_untrained),
+      variant_row<oracle_cost>(
+          "oracle",
+          "the k keys that dense attention, averaged over heads, would weigh most: as well as an "
+          "indexer can select",
+          "bound", 5, make_oracle),
       variant_row<as_published_cost>(
           "dsa_as_published",
           "the published experiment as it was: untrained indexer, a mask that "

@@ -31,7 +31,7 @@ struct AttentionConfig {
 };
 
 template <class C, class V>
-requires is_a<C, AttentionConfig>
+  requires is_a<C, AttentionConfig>
 void visit_fields(C& c, V&& v) {
   auto& [d_model, n_heads, n_kv_heads, head_width, rope_base, rope_layout, top_k, top_k_fraction,
          index_heads, index_width, index_rope_width, dropout, indexer_loss_weight, backend] = c;
@@ -68,10 +68,10 @@ struct AttentionOutput {
   ops::Selection selection;  ///< undefined tensors unless `keep_selection` was set (audits)
 };
 
-/// What a layer with an indexer chose from, and what it chose.
+/// What a layer with a selection chose from, and what it chose.
 struct AttentionCapture {
-  at::Tensor q, k;  ///< of the attention heads, rotated: [B, T, H, D], [B, T, G, D]
-  ops::IndexTensors index;
+  at::Tensor q, k;          ///< of the attention heads, rotated: [B, T, H, D], [B, T, G, D]
+  ops::IndexTensors index;  ///< undefined without an indexer
   ops::Selection selection;
 };
 
@@ -91,13 +91,14 @@ class AttentionLayer : public torch::nn::Module {
   virtual bool has_stages() const { return false; }
   TrainingStage stage = TrainingStage::kSparse;
   bool keep_selection = false;
-  AttentionCapture* capture = nullptr;  ///< filled by forward where set and there is an indexer
+  AttentionCapture* capture =
+      nullptr;  ///< filled by forward where set, if attention reads a selection
 };
 
 struct AttentionVariant {
-  std::string name;     ///< "dense", "dsa", "window", "dsa_as_published": stable, stored in records
+  std::string name;     ///< "dense", "dsa", "dsa_as_published": stable, stored in records
   std::string summary;  ///< one line, shown by `dsa-bench list` and under every chart
-  std::string role;     ///< baseline | candidate | control | flawed
+  std::string role;     ///< baseline | candidate | control | bound | flawed
   int colour_slot = 0;  ///< fixed colour, shape and dash in every chart; 0 = baseline
   std::shared_ptr<AttentionLayer> (*make)(const AttentionConfig&) = nullptr;
   /// Attention core of one layer, forward only (indexer included), for MFU and the FLOP ratio.

@@ -1,5 +1,7 @@
 #include "bench/captured.h"
 
+#include "attention/target.h"
+
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -8,8 +10,6 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <iterator>
-#include <limits>
 #include <map>
 #include <set>
 
@@ -53,22 +53,8 @@ const Known& known(const fs::path& file) {
   return found != all.end() ? found->second : all.emplace(file, look_up(file)).first->second;
 }
 
-/// Probabilities of dense attention, mean over heads, of the queries first .. first + rows
-/// [1, rows, first + rows].
-at::Tensor dense_probabilities(const AttentionCapture& layer, int64_t first, int64_t rows) {
-  const int64_t keys = first + rows, heads = layer.q.size(2), group = heads / layer.k.size(2);
-  const double scale = 1 / std::sqrt(static_cast<double>(layer.q.size(3)));
-  const at::Tensor future = at::ones({rows, rows}, at::kBool).triu_(1);
-  at::Tensor sum = at::zeros({rows, keys});
-  for (int64_t head = 0; head < heads; ++head) {
-    const at::Tensor q = layer.q[0].narrow(0, first, rows).select(1, head);
-    const at::Tensor k = layer.k[0].narrow(0, 0, keys).select(1, head / group);
-    at::Tensor logits = at::mm(q, k.t()) * scale;
-    logits.narrow(1, first, rows).masked_fill_(future, -std::numeric_limits<double>::infinity());
-    sum += at::softmax(logits, -1);
-  }
-  return (sum / static_cast<double>(heads)).unsqueeze(0);
-}
+/// Two float32 sums of one product differ by less: probabilities this close are the same.
+constexpr double kSame = 1e-5;
 
 /// Sorted rows of one query.
 std::vector<int32_t> row_of(const ops::Selection& selection, int64_t query) {
@@ -82,20 +68,21 @@ struct Run {
 };
 
 Run run_of(const AttentionCapture& layer, int64_t first, int64_t top_k) {
-  const ops::Selection oracle =
-      ops::select_top_k(dense_probabilities(layer, first, kNeighbours), top_k);
+  const double scale = 1 / std::sqrt(static_cast<double>(layer.q.size(3)));
+  const RowTile tile{first, kNeighbours, first + kNeighbours};
+  const at::Tensor p = head_mean_attention(layer.q[0], layer.k[0], at::Tensor(), scale, tile);
+  const ops::Selection best = ops::select_top_k(p.unsqueeze(0), top_k);
+  const at::Tensor least = std::get<0>(p.gather(1, best.indices[0].to(at::kLong)).min(1, true));
+  const at::Tensor ids = layer.selection.indices[0].narrow(0, first, kNeighbours).to(at::kLong);
+  const at::Tensor chosen = p.gather(1, ids.clamp_min(0)).masked_fill_(ids < 0, -1);
   Run run;
+  run.hits = (chosen >= least * (1 - kSame)).sum().item<double>();
   std::set<int32_t> together;
   for (int64_t i = 0; i < kNeighbours; ++i) {
-    const auto chosen = row_of(layer.selection, first + i), best = row_of(oracle, i);
-    together.insert(chosen.begin(), chosen.end());
-    std::vector<int32_t> both;
-    std::set_intersection(chosen.begin(), chosen.end(), best.begin(), best.end(),
-                          std::back_inserter(both));
-    run.hits += static_cast<double>(both.size());
+    const auto row = row_of(layer.selection, first + i);
+    together.insert(row.begin(), row.end());
     const auto last = static_cast<int32_t>(first + i - top_k);
-    run.recent +=
-        static_cast<double>(chosen.end() - std::upper_bound(chosen.begin(), chosen.end(), last));
+    run.recent += static_cast<double>(row.end() - std::upper_bound(row.begin(), row.end(), last));
   }
   run.together = static_cast<double>(together.size());
   return run;
@@ -186,7 +173,7 @@ AttentionCapture CapturedModel::layer(const KernelCase& kernel, const KernelConf
   wanted->capture = &captured;
   weights_.model->forward(tokens, tokens);  // its losses are not looked at
   wanted->capture = nullptr;
-  require(captured.q.defined(), file_, " holds the variant ", weights_.source.variant,
+  require(captured.index.q.defined(), file_, " holds the variant ", weights_.source.variant,
           ", whose layers have no trained indexer; give weights of dsa");
   const ops::IndexTensors& index = captured.index;
   const int64_t top_k = kernel.problem.top_k;

@@ -27,7 +27,8 @@ bool belongs(const Labels& labels, const Arm& arm, double length) {
 }
 
 int role_order(const std::string& role) {
-  const std::array order{words::kBaseline, words::kCandidate, words::kControl, words::kFlawed};
+  const std::array order{words::kBaseline, words::kCandidate, words::kControl, words::kBoundRole,
+                         words::kFlawed};
   const auto at = std::find(order.begin(), order.end(), role);
   return static_cast<int>(at - order.begin());
 }

@@ -21,7 +21,7 @@ class TrainingView {
  public:
   explicit TrainingView(const record::Run& run);
 
-  const std::vector<Arm>& arms() const { return arms_; }  ///< baseline, candidate, control, flawed
+  const std::vector<Arm>& arms() const { return arms_; }  ///< baseline, candidate, control, bound, flawed
   const std::vector<double>& lengths() const { return lengths_; }
   bool empty() const { return arms_.empty() || lengths_.empty(); }
 

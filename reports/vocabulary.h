@@ -27,7 +27,7 @@ inline constexpr const char *kTime = "time", *kFlopRate = "flop_rate", *kByteRat
                             *kLossByPosition = "loss_by_position";
 // roles
 inline constexpr const char *kBaseline = "baseline", *kCandidate = "candidate",
-                            *kControl = "control", *kFlawed = "flawed", *kOurs = "ours",
-                            *kPeer = "peer", *kOracle = "oracle";
+                            *kControl = "control", *kBoundRole = "bound", *kFlawed = "flawed",
+                            *kOurs = "ours", *kPeer = "peer", *kOracle = "oracle";
 
 }  // namespace dsa::report::vocabulary

@@ -80,6 +80,11 @@ inline at::Tensor targets_of(const at::Tensor& tokens) {
       {tokens.narrow(1, 1, tokens.size(1) - 1), at::full_like(tokens.narrow(1, 0, 1), -100)}, 1);
 }
 
+/// int64 first .. first + length - 1.
+inline at::Tensor position_ids(int64_t length, int64_t first = 0) {
+  return at::arange(first, first + length, at::TensorOptions(at::kLong));
+}
+
 /// The name of a parameter of an indexer.
 inline bool is_indexer(const std::string& parameter) {
   return parameter.find("indexer.") != std::string::npos;

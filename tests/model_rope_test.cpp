@@ -11,13 +11,10 @@
 
 using namespace dsa;
 using dsa::testing::largest;
+using dsa::testing::position_ids;
 using dsa::testing::relative_error;
 
 namespace {
-
-at::Tensor positions(int64_t length, int64_t first = 0) {
-  return at::arange(first, first + length, at::TensorOptions(at::kLong));
-}
 
 at::Tensor random_heads(int64_t length, int64_t width, c10::ScalarType dtype = at::kDouble) {
   dsa::testing::seed_torch(5);
@@ -33,7 +30,7 @@ TEST_CASE("RoPE makes inner products depend on the distance alone", "[model][rop
   const at::Tensor k = random_heads(1, 16).flip(-1).expand({2, 40, 3, 16}).contiguous();
   const auto products = [&](int64_t first) {
     return at::einsum("bthd,bshd->bhts",
-                      {rope(q, positions(40, first)), rope(k, positions(40, first))});
+                      {rope(q, position_ids(40, first)), rope(k, position_ids(40, first))});
   };
   const at::Tensor here = products(0);
   CHECK(relative_error(products(1000), here) < 1e-10);
@@ -53,10 +50,10 @@ TEST_CASE("RoPE turns the pair its layout names by position times frequency", "[
   // Dimension 2 is the first of pair (2, 6) when halves pair, of pair (2, 3) when neighbours do.
   const double half_angle = 2 * std::pow(base, -4.0 / 8),
                neighbour_angle = 2 * std::pow(base, -2.0 / 8);
-  const at::Tensor by_half = half(x, positions(3))[0][2][0];
+  const at::Tensor by_half = half(x, position_ids(3))[0][2][0];
   CHECK(std::abs(by_half[2].item<double>() - std::cos(half_angle)) < 1e-12);
   CHECK(std::abs(by_half[6].item<double>() - std::sin(half_angle)) < 1e-12);
-  const at::Tensor by_neighbour = interleaved(x, positions(3))[0][2][0];
+  const at::Tensor by_neighbour = interleaved(x, position_ids(3))[0][2][0];
   CHECK(std::abs(by_neighbour[2].item<double>() - std::cos(neighbour_angle)) < 1e-12);
   CHECK(std::abs(by_neighbour[3].item<double>() - std::sin(neighbour_angle)) < 1e-12);
 }
@@ -65,7 +62,7 @@ TEST_CASE("RoPE leaves the trailing dimensions and every length alone", "[model]
   const auto layout = GENERATE(RopeLayout::kHalfSplit, RopeLayout::kInterleaved);
   Rope rope(layout, 6, 10000.0);
   const at::Tensor x = random_heads(20, 10);
-  const at::Tensor y = rope(x, positions(20));
+  const at::Tensor y = rope(x, position_ids(20));
   CHECK(at::equal(y.narrow(-1, 6, 4), x.narrow(-1, 6, 4)));
   CHECK(relative_error(y.norm(2, -1), x.norm(2, -1)) < 1e-12);
   CHECK(largest(y - x) > 0.1);
@@ -75,7 +72,7 @@ TEST_CASE("the gradient of RoPE is the rotation back", "[model][rope]") {
   const auto layout = GENERATE(RopeLayout::kHalfSplit, RopeLayout::kInterleaved);
   Rope rope(layout, 8, 10000.0);
   const at::Tensor x = random_heads(12, 10).set_requires_grad(true);
-  const at::Tensor y = rope(x, positions(12));
+  const at::Tensor y = rope(x, position_ids(12));
   y.pow(2).sum().backward();
   // |y|^2 = |x|^2, so the gradient must be 2 x whatever the angles.
   CHECK(relative_error(x.grad(), 2 * x.detach()) < 1e-12);
@@ -84,9 +81,9 @@ TEST_CASE("the gradient of RoPE is the rotation back", "[model][rope]") {
 TEST_CASE("RoPE follows the positions it is given, not the ones it saw before", "[model][rope]") {
   Rope rope(RopeLayout::kHalfSplit, 8, 10000.0), fresh(RopeLayout::kHalfSplit, 8, 10000.0);
   const at::Tensor x = random_heads(12, 8);
-  rope(x, positions(12));
-  CHECK(at::equal(rope(x, positions(12, 5)), fresh(x, positions(12, 5))));
-  CHECK(rope(x.to(at::kFloat), positions(12)).scalar_type() == at::kFloat);
+  rope(x, position_ids(12));
+  CHECK(at::equal(rope(x, position_ids(12, 5)), fresh(x, position_ids(12, 5))));
+  CHECK(rope(x.to(at::kFloat), position_ids(12)).scalar_type() == at::kFloat);
 }
 
 TEST_CASE("far positions keep float32 angles exact", "[model][rope]") {
@@ -94,7 +91,7 @@ TEST_CASE("far positions keep float32 angles exact", "[model][rope]") {
   Rope rope(RopeLayout::kHalfSplit, 16, 10000.0);
   const at::Tensor x = at::zeros({1, 1, 1, 16}, at::kFloat);
   x.select(-1, 1).fill_(1.0);
-  const at::Tensor turned = rope(x, positions(1, 1'000'003)).flatten();
+  const at::Tensor turned = rope(x, position_ids(1, 1'000'003)).flatten();
   const double angle = 1'000'003 * std::pow(10000.0, -2.0 / 16);
   CHECK(std::abs(turned[1].item<double>() - std::cos(angle)) < 1e-7);
   CHECK(std::abs(turned[9].item<double>() - std::sin(angle)) < 1e-7);

@@ -69,7 +69,8 @@ TEST_CASE("a seed gives every variant the same shared weights", "[model][transfo
 }
 
 TEST_CASE("the same seed gives the same bits, indexer included", "[model][transformer]") {
-  const std::string name = GENERATE("dense", "dsa", "window", "dsa_as_published");
+  const std::string name =
+      GENERATE("dense", "dsa", "window", "random", "oracle", "dsa_untrained", "dsa_as_published");
   ModelConfig config = small_model();
   config.dropout = 0.1;
   config.router_noise = 0.1;
@@ -90,7 +91,7 @@ TEST_CASE("the same seed gives the same bits, indexer included", "[model][transf
 }
 
 TEST_CASE("every parameter gets a gradient from the training loss", "[model][transformer]") {
-  const std::string name = GENERATE("dense", "dsa", "window");
+  const std::string name = GENERATE("dense", "dsa", "window", "random", "oracle");
   ModelConfig config = small_model();
   config.n_experts = GENERATE(0, 4);
   const auto model = make_model(name, small_attention(), config);

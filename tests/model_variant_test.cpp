@@ -38,14 +38,10 @@ at::Tensor random_hidden(int64_t batch, int64_t length) {
   return at::randn({batch, length, small_attention().d_model});
 }
 
-at::Tensor first_positions(int64_t length) {
-  return at::arange(length, at::TensorOptions(at::kLong));
-}
-
 }  // namespace
 
 TEST_CASE("variants have distinct names and colours and one baseline", "[model][variant]") {
-  std::set<std::string> names, roles{"baseline", "candidate", "control", "flawed"};
+  std::set<std::string> names, roles{"baseline", "candidate", "control", "bound", "flawed"};
   std::set<int> colours;
   int baselines = 0;
   for (const auto& row : variants()) {
@@ -102,24 +98,23 @@ TEST_CASE("every wrong attention field is named with its value", "[model][varian
 TEST_CASE("variants that use sparse kernels refuse attention dropout", "[model][variant]") {
   AttentionConfig config = small_attention();
   config.dropout = 0.1;
-  const std::string name = GENERATE("dsa", "window");
+  const std::string name = GENERATE("dsa", "window", "random", "oracle", "dsa_untrained");
   const std::string message = message_of([&] { make_layer(name, config); });
   CHECK_THAT(message, ContainsSubstring("dropout is 0.1") && ContainsSubstring(name));
   make_layer("dense", config);
   make_layer("dsa_as_published", config);
 }
 
-TEST_CASE("with K at least L, dsa and window equal dense", "[model][variant]") {
+TEST_CASE("with K at least L, every sound variant equals dense", "[model][variant]") {
   AttentionConfig config = small_attention();
   config.n_kv_heads = GENERATE(1, 2);
   config.rope_layout = GENERATE("half_split", "interleaved");
   config.top_k = GENERATE(40, 100);
   const at::Tensor hidden = random_hidden(2, 40);
-  const at::Tensor expected =
-      make_layer("dense", config)->forward(hidden, first_positions(40)).hidden;
-  for (const char* name : {"dsa", "window"}) {
+  const at::Tensor expected = make_layer("dense", config)->forward(hidden, position_ids(40)).hidden;
+  for (const char* name : {"dsa", "window", "random", "oracle", "dsa_untrained"}) {
     INFO(name);
-    const at::Tensor actual = make_layer(name, config)->forward(hidden, first_positions(40)).hidden;
+    const at::Tensor actual = make_layer(name, config)->forward(hidden, position_ids(40)).hidden;
     CHECK(relative_error(actual, expected) < 1e-5);
   }
 }
@@ -127,7 +122,7 @@ TEST_CASE("with K at least L, dsa and window equal dense", "[model][variant]") {
 TEST_CASE("with K below L, dsa and window differ from dense and each other", "[model][variant]") {
   const at::Tensor hidden = random_hidden(2, 40);
   const auto run = [&](const char* name) {
-    return make_layer(name, small_attention())->forward(hidden, first_positions(40)).hidden;
+    return make_layer(name, small_attention())->forward(hidden, position_ids(40)).hidden;
   };
   const at::Tensor dense = run("dense"), dsa = run("dsa"), window = run("window");
   CHECK(relative_error(dsa, dense) > 1e-2);
@@ -140,21 +135,20 @@ TEST_CASE("dense attention drops probabilities in training only", "[model][varia
   config.dropout = 0.5;
   const at::Tensor hidden = random_hidden(1, 20);
   const auto layer = make_layer("dense", config);
-  const auto run = [&] { return layer->forward(hidden, first_positions(20)).hidden; };
+  const auto run = [&] { return layer->forward(hidden, position_ids(20)).hidden; };
   CHECK_FALSE(at::equal(run(), run()));
   layer->eval();
   CHECK(at::equal(run(), run()));
   config.dropout = 0;
-  CHECK(relative_error(run(),
-                       make_layer("dense", config)->forward(hidden, first_positions(20)).hidden) <
-        1e-5);
+  CHECK(relative_error(
+            run(), make_layer("dense", config)->forward(hidden, position_ids(20)).hidden) < 1e-5);
 }
 
 TEST_CASE("the LM loss gives the indexer no gradient, the KL loss the model none",
           "[model][variant][detach]") {
   const auto layer = make_layer("dsa", small_attention());
   const at::Tensor hidden = random_hidden(2, 40).set_requires_grad(true);
-  const AttentionOutput output = layer->forward(hidden, first_positions(40));
+  const AttentionOutput output = layer->forward(hidden, position_ids(40));
   REQUIRE(output.indexer_loss.defined());
   CHECK(output.indexer_loss.item<double>() > 1e-4);
   const auto parameters = layer->named_parameters();
@@ -185,7 +179,7 @@ TEST_CASE("the LM loss gives the indexer no gradient, the KL loss the model none
 TEST_CASE("one step down the KL gradient lowers the KL loss", "[model][variant]") {
   const auto layer = make_layer("dsa", small_attention());
   const at::Tensor hidden = random_hidden(2, 40);
-  const auto loss = [&] { return layer->forward(hidden, first_positions(40)).indexer_loss; };
+  const auto loss = [&] { return layer->forward(hidden, position_ids(40)).indexer_loss; };
   const at::Tensor before = loss();
   before.backward();
   {
@@ -204,9 +198,9 @@ TEST_CASE("without gradients dsa selects the same keys and makes no indexer loss
   const auto layer = make_layer("dsa", small_attention());
   layer->keep_selection = true;
   const at::Tensor hidden = random_hidden(2, 40);
-  const AttentionOutput with_gradient = layer->forward(hidden, first_positions(40));
+  const AttentionOutput with_gradient = layer->forward(hidden, position_ids(40));
   const at::NoGradGuard no_gradient;
-  const AttentionOutput without = layer->forward(hidden, first_positions(40));
+  const AttentionOutput without = layer->forward(hidden, position_ids(40));
   CHECK_FALSE(without.indexer_loss.defined());
   CHECK(at::equal(without.selection.indices, with_gradient.selection.indices));
   CHECK(at::equal(without.hidden, with_gradient.hidden));
@@ -219,10 +213,9 @@ TEST_CASE("selections are kept on request, and only as published hold future key
   config.top_k = 0;
   config.top_k_fraction = 0.5;
   const auto layer = make_layer(name, config);
-  CHECK_FALSE(
-      layer->forward(random_hidden(2, 64), first_positions(64)).selection.indices.defined());
+  CHECK_FALSE(layer->forward(random_hidden(2, 64), position_ids(64)).selection.indices.defined());
   layer->keep_selection = true;
-  const auto kept = layer->forward(random_hidden(2, 64), first_positions(64)).selection;
+  const auto kept = layer->forward(random_hidden(2, 64), position_ids(64)).selection;
   REQUIRE(kept.indices.sizes() == at::IntArrayRef({2, 64, 32}));
   REQUIRE(kept.count.sizes() == at::IntArrayRef({2, 64}));
   const at::Tensor query = at::arange(64, at::kInt).view({1, 64, 1});
@@ -233,7 +226,7 @@ TEST_CASE("selections are kept on request, and only as published hold future key
 
 TEST_CASE("the as-published indexer never gets a gradient", "[model][variant]") {
   const auto layer = make_layer("dsa_as_published", small_attention());
-  const AttentionOutput output = layer->forward(random_hidden(2, 40), first_positions(40));
+  const AttentionOutput output = layer->forward(random_hidden(2, 40), position_ids(40));
   CHECK_FALSE(output.indexer_loss.defined());
   output.hidden.pow(2).sum().backward();
   for (const auto& p : layer->named_parameters()) {
@@ -249,7 +242,7 @@ TEST_CASE("the indexer knows the order of keys when K is far below S", "[model][
   const auto layer = make_layer("dsa", config);
   layer->keep_selection = true;
   const at::Tensor hidden = random_hidden(1, 1).expand({1, 200, small_attention().d_model});
-  const auto kept = layer->forward(hidden.contiguous(), first_positions(200)).selection;
+  const auto kept = layer->forward(hidden.contiguous(), position_ids(200)).selection;
   const at::Tensor first_keys = at::arange(6, at::kInt);
   CHECK_FALSE((kept.indices.slice(1, 10) == first_keys).all().item<bool>());
 }

@@ -130,6 +130,16 @@ TEST_CASE("a control that does as well is pointed out", "[report]") {
              ContainsSubstring("does not show that it matters which keys are selected"));
 }
 
+TEST_CASE("a bound that does as well, or better, warns of nothing", "[report]") {
+  record::Run run = training_run(six(2.9), six(0.5));
+  run.variants.push_back({"best", "the best keys", "bound", 4});
+  add_training(run, "best", 256, six(2.8), six(2));
+  CHECK(warnings(run, TrainingView(run)).empty());
+  const TrainingView view(run);
+  CHECK(view.arms().back().variant.name == "best");
+  CHECK(sentence(run).find("best ") == std::string::npos);
+}
+
 TEST_CASE("kernels are judged by whole DSA of ours against the fastest dense row", "[report]") {
   record::Run run = record::empty_run();
   for (int length : {1024, 4096}) {

@@ -96,7 +96,8 @@ TEST_CASE("variants without stages train alike at every step", "[stages]") {
   const auto batches = training_batches(corpus, 16, 3, 1);
   TrainConfig plain = staged();
   plain.dense_steps = plain.indexer_steps = 0;
-  for (const std::string variant : {"dense", "window", "dsa_as_published"}) {
+  for (const std::string variant :
+       {"dense", "window", "random", "oracle", "dsa_untrained", "dsa_as_published"}) {
     CAPTURE(variant);
     const auto with = trainer_of(variant, staged(), *batches);
     const auto without = trainer_of(variant, plain, *batches);

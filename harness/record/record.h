@@ -42,7 +42,7 @@ struct Audit {
 /// What a report must know of a variant, so that it knows none by name.
 struct VariantInfo {
   std::string name, summary;
-  std::string role;     ///< baseline | candidate | control | flawed
+  std::string role;     ///< baseline | candidate | control | bound | flawed
   int colour_slot = 0;  ///< fixed colour, shape and dash in every chart
 };
 
