@@ -14,6 +14,7 @@
 #include <ATen/ops/empty_like.h>
 
 #include <utility>
+#include <vector>
 
 namespace dsa::cpu {
 namespace {
@@ -114,7 +115,19 @@ GradBlock grad_block(const Call& c, const HeadRows& r) {
   return block;
 }
 
-void query_pass(const Call& c, const HeadRows& r, int64_t b) {
+/// The tasks of a pass for `shared.centre_qk` and so on, which lie in the same place for every head.
+std::vector<GradBlock> blocks_of(GradBlock shared, int64_t tokens) {
+  std::vector<GradBlock> blocks;
+  const int64_t step = centres(tokens);
+  for (int64_t begin = 0; begin < tokens; begin += step) {
+    shared.begin = begin;
+    shared.end = std::min(begin + step, tokens);
+    blocks.push_back(shared);
+  }
+  return blocks;
+}
+
+std::vector<GradBlock> query_blocks(const Call& c, const HeadRows& r, int64_t b) {
   GradBlock shared = grad_block(c, r);
   shared.centre_qk = r.q;
   shared.centre_v = r.dout;
@@ -125,16 +138,11 @@ void query_pass(const Call& c, const HeadRows& r, int64_t b) {
   shared.count = c.selection.count.const_data_ptr<int32_t>() + b * c.n.queries;
   shared.ids = c.selection.indices.const_data_ptr<int32_t>() + b * c.n.queries * c.n.top_k;
   shared.grad_qk = r.dq;
-  for_each_range(c.n.queries, centres(c.n.queries), [&](int64_t begin, int64_t end) {
-    GradBlock block = shared;
-    block.begin = begin;
-    block.end = end;
-    block.scratch = scratch<int32_t>(Slot::kAttendTask, c.kernels.grad_scratch(block));
-    c.kernels.query_grads(block);
-  });
+  return blocks_of(shared, c.n.queries);
 }
 
-void key_pass(const Call& c, const HeadRows& r, const TransposedSelection& lists) {
+std::vector<GradBlock> key_blocks(const Call& c, const HeadRows& r,
+                                  const TransposedSelection& lists) {
   GradBlock shared = grad_block(c, r);
   shared.centre_qk = r.k;
   shared.centre_v = r.v;
@@ -146,13 +154,29 @@ void key_pass(const Call& c, const HeadRows& r, const TransposedSelection& lists
   shared.ids = lists.queries;
   shared.grad_qk = r.dk;
   shared.grad_v = r.dv;
-  for_each_range(c.n.keys, centres(c.n.keys), [&](int64_t begin, int64_t end) {
-    GradBlock block = shared;
-    block.begin = begin;
-    block.end = end;
-    block.scratch = scratch<int32_t>(Slot::kAttendTask, c.kernels.grad_scratch(block));
-    c.kernels.key_grads(block);
-  });
+  return blocks_of(shared, c.n.keys);
+}
+
+void run(std::vector<GradBlock>& blocks, void (*kernel)(const GradBlock&)) {
+  for_each_block(static_cast<int64_t>(blocks.size()),
+                 [&](int64_t i) { kernel(blocks[static_cast<size_t>(i)]); });
+}
+
+/// Sorts the lists of both passes, once for all heads: half a byte a pair.
+void order(const Call& c, std::vector<GradBlock>& queries, std::vector<GradBlock>& keys) {
+  std::vector<int64_t> begins;
+  int64_t words = 0;
+  for (auto* blocks : {&queries, &keys})
+    for (const GradBlock& block : *blocks) {
+      begins.push_back(words);
+      words += (c.kernels.grad_order_words(block) + 15) / 16 * 16;
+    }
+  auto* memory = scratch<int32_t>(Slot::kAttendOrder, words);
+  size_t i = 0;
+  for (auto* blocks : {&queries, &keys}) {
+    for (GradBlock& block : *blocks) block.order = memory + begins[i++];
+    run(*blocks, c.kernels.grad_order);
+  }
 }
 
 void batch_element(const Call& c, int64_t b) {
@@ -161,12 +185,14 @@ void batch_element(const Call& c, int64_t b) {
   const TransposedSelection lists = transposed(
       c.selection.indices.const_data_ptr<int32_t>() + b * n.queries * n.top_k,
       c.selection.count.const_data_ptr<int32_t>() + b * n.queries, n.queries, n.keys, n.top_k);
+  std::vector<GradBlock> queries = query_blocks(c, rows, b), keys = key_blocks(c, rows, lists);
+  order(c, queries, keys);
   for (int64_t g = 0; g < n.kv_heads; ++g) {
     load_kv_head(c, rows, b, g);
     for (int64_t h = g * n.group(); h < (g + 1) * n.group(); ++h) {
       load_query_head(c, rows, b, h);
-      query_pass(c, rows, b);
-      key_pass(c, rows, lists);
+      run(queries, c.kernels.query_grads);
+      run(keys, c.kernels.key_grads);
       store_rows(c, rows.dq, n.padded, c.grads.dq, b, h);
     }
     store_rows(c, rows.dk, n.padded, c.grads.dk, b, g);
@@ -182,6 +208,8 @@ AttentionGrads sparse_backward(const at::Tensor& dout, const at::Tensor& q, cons
   const AttendKernels& kernels = *isa_in_use().attend;
   const AttendShape n(q, k, v.size(3), selection, kernels.lanes);
   AttentionGrads grads{at::empty_like(q), at::empty_like(k), at::empty_like(v)};
+  for (at::Tensor* grad : {&grads.dq, &grads.dk, &grads.dv})
+    advise_huge_pages(mutable_element(*grad, 0), static_cast<int64_t>(grad->nbytes()));
   const Call call{kernels, kernels.rows(is_bf16(q)),  n,    dout, q, k, v, selection,
                   forward, static_cast<float>(scale), grads};
   for_each_batch_element(n.batch, [&](int64_t b) { batch_element(call, b); });

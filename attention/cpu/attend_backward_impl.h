@@ -42,23 +42,37 @@ int64_t centre_groups(const GradBlock& g) {
 }
 
 template <class Isa>
-int64_t grad_scratch(const GradBlock& g) {
+int64_t grad_order_words(const GradBlock& g) {
   return panels_scratch<Isa>(g.end - g.begin, centre_groups<Isa>(g),
                              (g.neighbours >> g.panel_shift) + 1);
 }
 
+/// The lists of a block and the panels that order them.
+template <class Isa>
+struct CentreLists {
+  const GradBlock& g;
+  Panels panels = panels_in<Isa>(g.order, g.panel_shift, g.neighbours, centre_groups<Isa>(g));
+
+  const int32_t* operator()(int64_t i) const { return g.ids + g.first[g.begin + i]; }
+  int64_t count(int64_t i) const { return g.count[g.begin + i]; }
+};
+
+/// Depends on the ids alone, so it is done once for all heads.
+template <class Isa>
+void grad_order(const GradBlock& g) {
+  const CentreLists<Isa> lists{g};
+  sort_groups<Isa>(lists.panels, g.end - g.begin, lists, [&](int64_t i) { return lists.count(i); });
+}
+
 template <class Isa, class Visit>
 [[gnu::always_inline]] inline void walk_centres(const GradBlock& g, const Visit& visit) {
-  const auto list_of = [&](int64_t i) { return g.ids + g.first[g.begin + i]; };
-  const auto count_of = [&](int64_t i) -> int64_t { return g.count[g.begin + i]; };
-  const Panels panels =
-      panels_in<Isa>(g.scratch, g.panel_shift, g.neighbours, centre_groups<Isa>(g));
-  sort_groups<Isa>(panels, g.end - g.begin, list_of, count_of);
-  walk_groups<Isa>(panels, list_of, count_of, PanelRows{g.neighbour_qk, g.padded},
-                   PanelRows{g.neighbour_v, g.v_padded},
-                   [&](int64_t i, int64_t, const int32_t* ids, typename Isa::Mask lanes) {
-                     visit(g.begin + i, ids, lanes);
-                   });
+  const CentreLists<Isa> lists{g};
+  walk_groups<Isa>(
+      lists.panels, lists, [&](int64_t i) { return lists.count(i); },
+      PanelRows{g.neighbour_qk, g.padded}, PanelRows{g.neighbour_v, g.v_padded},
+      [&](int64_t i, int64_t, const int32_t* ids, typename Isa::Mask lanes) {
+        visit(g.begin + i, ids, lanes);
+      });
 }
 
 /// dq of a block of queries.

@@ -67,7 +67,8 @@ constexpr AttendKernels attend_kernels_of() {
           .shared_bfloat16_heads = BfloatUnits::kElements == 2 ? 8 : kSharedFloatHeads,
           .mass_scratch = mass_scratch<Isa>,
           .mass = mass_block<Isa>,
-          .grad_scratch = grad_scratch<Isa>,
+          .grad_order_words = grad_order_words<Isa>,
+          .grad_order = grad_order<Isa>,
           .query_grads = query_grads<Isa>,
           .key_grads = key_grads<Isa>};
 }

@@ -161,7 +161,7 @@ struct GradBlock {
   int32_t panel_shift;  ///< 1 << panel_shift neighbours are walked at a time
   float* grad_qk;       ///< [centres][padded], added to: dq (or dk)
   float* grad_v;        ///< [centres][v_padded], added to: dv; query_grads leaves it alone
-  int32_t* scratch;     ///< of grad_scratch(block) 32-bit words
+  int32_t* order;  ///< grad_order_words(block) words: filled by grad_order, read by both passes
 };
 
 /// Rows as tensors hold them, float32 or bfloat16, to and from packed float32 rows. Strides count
@@ -198,7 +198,8 @@ struct AttendKernels {
   int64_t (*mass_scratch)(const MassBlock&);
   void (*mass)(const MassBlock&);
 
-  int64_t (*grad_scratch)(const GradBlock&);
+  int64_t (*grad_order_words)(const GradBlock&);
+  void (*grad_order)(const GradBlock&);
   void (*query_grads)(const GradBlock&);
   void (*key_grads)(const GradBlock&);
 };

@@ -11,6 +11,7 @@ enum class Slot {
   kAttendCall,   ///< by the calling thread, shared by its workers: repacked tensors
   kAttendTask,   ///< by each worker, for one block of queries
   kAttendLists,  ///< transposed selection of the backward pass
+  kAttendOrder,  ///< in which order its blocks read rows
   kSelectCall,
   kSelectTask,
   kSelectBuffer,
