@@ -65,6 +65,11 @@ class ProjectedAttention : public AttentionLayer {
         .transpose(1, 2);
   }
 
+  AttentionCapture captured(const Heads& heads, const ops::IndexTensors& index,
+                            const ops::Selection& selection) const {
+    return {heads.q, heads.k, index, selection, scale_};
+  }
+
   AttentionConfig config_;
   Rope rope_;
   double scale_;
@@ -127,7 +132,7 @@ class SparseAttention : public ProjectedAttention {
       output.indexer_loss = imitation_loss(heads, index, selection, result.lse.detach());
     }
     if (keep_selection) output.selection = selection;
-    if (capture) *capture = {heads.q, heads.k, {index.q, index.k, index.weight}, selection};
+    if (capture) *capture = captured(heads, {index.q, index.k, index.weight}, selection);
     return output;
   }
 
@@ -136,10 +141,16 @@ class SparseAttention : public ProjectedAttention {
                                  const at::Tensor& positions) {
     const ops::AttentionResult result = ops::dense_attention(heads.q, heads.k, heads.v, scale_);
     AttentionOutput output{result.out, {}, {}};
-    if (stage == TrainingStage::kIndexer && at::GradMode::is_enabled()) {
-      const IndexerInputs index = indexer_->forward(hidden, positions);
-      output.indexer_loss = ops::dense_indexer_kl({index.q, index.k, index.weight}, heads.q,
-                                                  heads.k, result.lse, scale_);
+    const bool teaching = stage == TrainingStage::kIndexer && at::GradMode::is_enabled();
+    if (!teaching && !capture) return output;
+    const IndexerInputs inputs = indexer_->forward(hidden, positions);
+    const ops::IndexTensors index{inputs.q, inputs.k, inputs.weight};
+    if (teaching) {
+      output.indexer_loss = ops::dense_indexer_kl(index, heads.q, heads.k, result.lse, scale_);
+    }
+    if (capture) {  // what it would select
+      const int64_t top_k = resolved_top_k(config_, hidden.size(1));
+      *capture = captured(heads, index, ops::indexer_select(index.q, index.k, index.weight, top_k));
     }
     return output;
   }
@@ -170,7 +181,7 @@ class ChosenAttention : public ProjectedAttention {
     AttentionOutput output{
         ops::sparse_attention(heads.q, heads.k, heads.v, selection, scale_).out, {}, {}};
     if (keep_selection) output.selection = selection;
-    if (capture) *capture = {heads.q, heads.k, {}, selection};
+    if (capture) *capture = captured(heads, {}, selection);
     return output;
   }
   virtual ops::Selection choose(const Heads& heads, int64_t top_k) const = 0;
@@ -222,7 +233,11 @@ class SparseAttentionAsPublished : public ProjectedAttention {
                          const at::Tensor& positions) override {
     const int64_t length = hidden.size(1);
     const int64_t top_k = std::min(resolved_top_k(config_, length), length);
-    const at::Tensor scores = discouraged_scores(hidden, positions);
+    const IndexerInputs index = [&] {
+      const at::NoGradGuard no_gradient;  // top-k passes none on; its parameters never see one
+      return indexer_->forward(hidden, positions);
+    }();
+    const at::Tensor scores = discouraged_scores(index);
     at::Tensor chosen, mask;
     {
       const nvtx::Range range("topk_as_published", Category::kTopK, length);
@@ -232,19 +247,17 @@ class SparseAttentionAsPublished : public ProjectedAttention {
                  .unsqueeze(1);
     }
     AttentionOutput output{torch_attention(heads, mask), {}, {}};
-    if (keep_selection) {
-      output.selection.indices = std::get<0>(chosen.sort(-1)).to(at::kInt);
-      output.selection.count =
-          at::full({chosen.size(0), length}, top_k, output.selection.indices.options());
-    }
+    if (!keep_selection && !capture) return output;
+    const at::Tensor ids = std::get<0>(chosen.sort(-1)).to(at::kInt);
+    const ops::Selection selection{ids, at::full({chosen.size(0), length}, top_k, ids.options())};
+    if (keep_selection) output.selection = selection;
+    if (capture) *capture = captured(heads, {index.q, index.k, index.weight}, selection);
     return output;
   }
 
  private:
-  at::Tensor discouraged_scores(const at::Tensor& hidden, const at::Tensor& positions) const {
-    const at::NoGradGuard no_gradient;  // top-k passes none on; its parameters never see one
-    const IndexerInputs index = indexer_->forward(hidden, positions);
-    const nvtx::Range range("scores_as_published", Category::kIndexer, hidden.size(1));
+  static at::Tensor discouraged_scores(const IndexerInputs& index) {
+    const nvtx::Range range("scores_as_published", Category::kIndexer, index.k.size(1));
     const at::Tensor products = at::relu(at::einsum("btij,bsj->btis", {index.q, index.k}));
     const at::Tensor scores = (products * index.weight.unsqueeze(-1)).sum(2);
     return scores + at::ones_like(scores[0]).triu(1) * -1e9;

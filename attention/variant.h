@@ -73,6 +73,7 @@ struct AttentionCapture {
   at::Tensor q, k;          ///< of the attention heads, rotated: [B, T, H, D], [B, T, G, D]
   ops::IndexTensors index;  ///< undefined without an indexer
   ops::Selection selection;
+  double scale = 0;  ///< of q . k
 };
 
 /// What a step trains in layers with an indexer [DeepSeek-V3.2 section 2.1]; other layers do the same
@@ -92,7 +93,7 @@ class AttentionLayer : public torch::nn::Module {
   TrainingStage stage = TrainingStage::kSparse;
   bool keep_selection = false;
   AttentionCapture* capture =
-      nullptr;  ///< filled by forward where set, if attention reads a selection
+      nullptr;  ///< filled by forward where set, if the variant selects
 };
 
 struct AttentionVariant {

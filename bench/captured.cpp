@@ -1,13 +1,12 @@
 #include "bench/captured.h"
 
-#include "attention/target.h"
+#include "attention/selection_quality.h"
 
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <map>
@@ -20,7 +19,6 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kLongest = 32768;  // four times what the model was trained at
 constexpr int64_t kNeighbours = 16;
-constexpr int64_t kMostRuns = 64;
 
 fs::path weights_file(const KernelConfig& config) {
   if (!config.captured_weights.empty()) return config.captured_weights;
@@ -53,9 +51,6 @@ const Known& known(const fs::path& file) {
   return found != all.end() ? found->second : all.emplace(file, look_up(file)).first->second;
 }
 
-/// Two float32 sums of one product differ by less: probabilities this close are the same.
-constexpr double kSame = 1e-5;
-
 /// Sorted rows of one query.
 std::vector<int32_t> row_of(const ops::Selection& selection, int64_t query) {
   const at::Tensor row = selection.indices[0][query].contiguous();
@@ -63,49 +58,26 @@ std::vector<int32_t> row_of(const ops::Selection& selection, int64_t query) {
   return {ids, ids + selection.count[0][query].item<int32_t>()};
 }
 
-struct Run {
-  double together = 0, hits = 0, recent = 0;  ///< keys
-};
-
-Run run_of(const AttentionCapture& layer, int64_t first, int64_t top_k) {
-  const double scale = 1 / std::sqrt(static_cast<double>(layer.q.size(3)));
-  const RowTile tile{first, kNeighbours, first + kNeighbours};
-  const at::Tensor p = head_mean_attention(layer.q[0], layer.k[0], at::Tensor(), scale, tile);
-  const ops::Selection best = ops::select_top_k(p.unsqueeze(0), top_k);
-  const at::Tensor least = std::get<0>(p.gather(1, best.indices[0].to(at::kLong)).min(1, true));
-  const at::Tensor ids = layer.selection.indices[0].narrow(0, first, kNeighbours).to(at::kLong);
-  const at::Tensor chosen = p.gather(1, ids.clamp_min(0)).masked_fill_(ids < 0, -1);
-  Run run;
-  run.hits = (chosen >= least * (1 - kSame)).sum().item<double>();
+double union_of(const ops::Selection& selection, const RowTile& run) {
   std::set<int32_t> together;
-  for (int64_t i = 0; i < kNeighbours; ++i) {
-    const auto row = row_of(layer.selection, first + i);
+  for (int64_t i = 0; i < run.rows; ++i) {
+    const auto row = row_of(selection, run.first + i);
     together.insert(row.begin(), row.end());
-    const auto last = static_cast<int32_t>(first + i - top_k);
-    run.recent += static_cast<double>(row.end() - std::upper_bound(row.begin(), row.end(), last));
   }
-  run.together = static_cast<double>(together.size());
-  return run;
+  return static_cast<double>(together.size());
 }
 
 }  // namespace
 
-std::optional<SelectionFacts> facts_of(const AttentionCapture& layer, int64_t top_k) {
-  const at::NoGradGuard no_grad;
-  const int64_t length = layer.q.size(1);
-  const int64_t possible = (length - top_k) / kNeighbours;
-  if (possible <= 0) return std::nullopt;
-  const int64_t runs = std::min(possible, kMostRuns);
-  Run sum;
-  for (int64_t i = 0; i < runs; ++i) {
-    // The last of the first run sees K + 16 keys at least; the last run ends with the text.
-    const int64_t first = length - kNeighbours * (1 + (runs - 1 - i) * possible / runs);
-    const Run run = run_of(layer, first, top_k);
-    sum.together += run.together, sum.hits += run.hits, sum.recent += run.recent;
-  }
-  const auto keys = static_cast<double>(runs * top_k);
-  return SelectionFacts{sum.together / keys, sum.hits / keys / kNeighbours,
-                        sum.recent / keys / kNeighbours};
+std::optional<SelectionFacts> facts_of(const AttentionCapture& layer) {
+  const int64_t length = layer.q.size(1), top_k = layer.selection.indices.size(2);
+  if (length - top_k < kNeighbours) return std::nullopt;
+  const std::optional<SelectionQuality> quality = quality_of(layer);
+  const std::vector<RowTile> runs = judged_runs(length, top_k);
+  double keys = 0;
+  for (const RowTile& run : runs) keys += union_of(layer.selection, run);
+  return SelectionFacts{keys / static_cast<double>(runs.size()) / static_cast<double>(top_k),
+                        quality->recall, quality->recent};
 }
 
 std::string shown(const std::optional<SelectionFacts>& facts) {

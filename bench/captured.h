@@ -18,8 +18,8 @@ struct SelectionFacts {
   double recent = 0;   ///< share of selected keys among the query's last K
 };
 
-/// Nothing if no 16 queries see more than `top_k` keys.
-std::optional<SelectionFacts> facts_of(const AttentionCapture& layer, int64_t top_k);
+/// K is the width of the selection. Nothing if no 16 queries see more keys.
+std::optional<SelectionFacts> facts_of(const AttentionCapture& layer);
 
 /// "  U16/K 3.81  recall 0.58  recent 0.26", or "".
 std::string shown(const std::optional<SelectionFacts>& facts);

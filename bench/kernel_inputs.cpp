@@ -264,7 +264,7 @@ std::shared_ptr<const Inputs> InputCache::get(const KernelCase& kernel,
     }
     const AttentionCapture layer = captured_.layer(kernel, config, i);
     made->sets.push_back(make_set(kernel, seed, &layer));
-    if (i == 0) made->facts = facts_of(layer, kernel.problem.top_k);
+    if (i == 0) made->facts = facts_of(layer);
   }
   key_ = key;
   inputs_ = made;

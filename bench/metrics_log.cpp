@@ -1,5 +1,7 @@
 #include "bench/metrics_log.h"
 
+#include "harness/selection_metrics.h"
+
 #include <nlohmann/json.hpp>
 
 #include <limits>
@@ -54,6 +56,11 @@ std::string line_of(const Evaluation& evaluation) {
   Json json = json_of("evaluation", evaluation);
   json["tokens"] = evaluation.tokens;
   json["loss_by_position"] = evaluation.loss_by_position;
+  for (const SelectionMetric& metric : selection_metrics()) {
+    for (const SelectionQuality& layer : evaluation.selection) {
+      json[metric.quantity.name].push_back(layer.*metric.value);
+    }
+  }
   return json.dump();
 }
 
@@ -69,6 +76,13 @@ MetricsLog::MetricsLog(const std::filesystem::path& file) : file_(file) {
       e.tokens = json.value("tokens", int64_t{0});
       for (const Json& loss : json.value("loss_by_position", Json::array())) {
         e.loss_by_position.push_back(number_or_nan(loss));
+      }
+      for (const SelectionMetric& metric : selection_metrics()) {
+        const Json layers = json.value(metric.quantity.name, Json::array());
+        e.selection.resize(std::max(e.selection.size(), layers.size()));
+        for (size_t i = 0; i < layers.size(); ++i) {
+          e.selection[i].*metric.value = number_or_nan(layers[i]);
+        }
       }
       evaluations_.push_back(std::move(e));
     }

@@ -4,6 +4,7 @@
 #include "bench/google.h"
 #include "bench/metrics_log.h"
 #include "bench/session.h"
+#include "harness/selection_metrics.h"
 #include "harness/training_run.h"
 #include "harness/weights_file.h"
 
@@ -52,7 +53,8 @@ class TrainingRow : public Row {
                    Session& session);
   void record_failed_seed(size_t index, const std::string& reason, Session& session);
   void append(const char* name, const char* unit, Better better, size_t index, double value,
-              Session& session, const std::string& stage = "");
+              Session& session, const std::map<std::string, std::string>& more = {});
+  void record_selection(size_t index, const MetricsLog& log, Session& session);
   void put_series(uint64_t seed, const MetricsLog& log, Session& session);
   fs::path file(uint64_t seed, const char* ending, Session& session) const;
 
@@ -130,6 +132,7 @@ double TrainingRow::run_seed(size_t index, Session& session) {
   }
   const double cpu_seconds = static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
   put_series(seed, log, session);
+  record_selection(index, log, session);
   record_seed(index, result, cpu_seconds, session);
   return result.median_step_seconds;
 }
@@ -162,9 +165,10 @@ TrainingResult TrainingRow::train(uint64_t seed, Session& session, MetricsLog& l
 
 /// The metric's sample of seed number `index`; seeds that gave none before it stay NaN.
 void TrainingRow::append(const char* name, const char* unit, Better better, size_t index,
-                         double value, Session& session, const std::string& stage) {
+                         double value, Session& session,
+                         const std::map<std::string, std::string>& more) {
   record::Metric metric{{name, unit, better}, labels, {}};
-  if (!stage.empty()) metric.labels["stage"] = stage;
+  for (const auto& [label, text] : more) metric.labels[label] = text;
   for (const auto& known : session.recorder->run().metrics) {
     if (known.quantity.name == name && known.labels == metric.labels)
       metric.samples = known.samples;
@@ -194,7 +198,7 @@ void TrainingRow::record_seed(size_t index, const TrainingResult& r, double cpu_
   add("flops_per_token", "FLOP", Better::kNeither, r.flops_per_token);
   add("flop_ratio", "1", Better::kNeither, all.flops / ours.flops);
   for (const auto& [stage, seconds] : r.stage_seconds) {
-    append("stage_time", "s", Better::kLower, index, seconds, session, stage);
+    append("stage_time", "s", Better::kLower, index, seconds, session, {{"stage", stage}});
   }
   Sample sample;
   sample.id = id;
@@ -216,6 +220,31 @@ void TrainingRow::record_seed(size_t index, const TrainingResult& r, double cpu_
                 shown_seconds(r.median_step_seconds).c_str(), r.tokens_per_second,
                 r.best_validation_loss, 100 * r.best_accuracy);
   session.progress.print(line + id + " seed " + std::to_string(*sample.seed));
+}
+
+/// By layer: the last evaluation's numbers as metrics, all evaluations' as series.
+void TrainingRow::record_selection(size_t index, const MetricsLog& log, Session& session) {
+  if (log.evaluations().empty()) return;
+  const std::string seed = std::to_string(session.config.seeds.at(index));
+  const auto& last = log.evaluations().back().selection;
+  for (const SelectionMetric& metric : selection_metrics()) {
+    const record::Quantity& y = metric.quantity;
+    for (size_t layer = 0; layer < last.size(); ++layer) {
+      if (std::isnan(last[layer].*metric.value)) continue;  // this variant has no such number
+      const std::string place = std::to_string(layer);
+      append(y.name.c_str(), y.unit.c_str(), y.better, index, last[layer].*metric.value, session,
+             {{"layer", place}});
+      record::Series series{{"step", "1"}, y, labels, {}, {}};
+      series.labels.erase("K");
+      series.labels["seed"] = seed, series.labels["layer"] = place;
+      for (const Evaluation& evaluation : log.evaluations()) {
+        if (layer >= evaluation.selection.size()) continue;
+        series.xs.push_back(static_cast<double>(evaluation.step));
+        series.ys.push_back(evaluation.selection[layer].*metric.value);
+      }
+      session.recorder->put(series);
+    }
+  }
 }
 
 void TrainingRow::record_failed_seed(size_t index, const std::string& reason, Session& session) {

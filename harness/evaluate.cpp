@@ -4,7 +4,9 @@
 #include "harness/trainer.h"
 #include "model/head.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <cmath>
@@ -53,16 +55,53 @@ std::vector<double> by_position(const Sums& sums) {
   return loss;
 }
 
+/// At most `count` windows without padding, evenly spread; undefined if there are none.
+Batch spread_windows(const std::vector<Batch>& tiles, int64_t count) {
+  std::vector<at::Tensor> tokens, targets;
+  for (const Batch& tile : tiles) {
+    if ((tile.targets == kNotScored).any().item<bool>()) continue;
+    for (const auto& row : tile.tokens.unbind()) tokens.push_back(row);
+    for (const auto& row : tile.targets.unbind()) targets.push_back(row);
+  }
+  const auto all = static_cast<int64_t>(tokens.size()), kept = std::min(count, all);
+  if (kept == 0) return {};
+  for (int64_t i = 0; i < kept; ++i) {
+    const auto from = static_cast<size_t>(i * all / kept), to = static_cast<size_t>(i);
+    tokens[to] = tokens[from], targets[to] = targets[from];
+  }
+  tokens.resize(static_cast<size_t>(kept)), targets.resize(static_cast<size_t>(kept));
+  return {at::stack(tokens), at::stack(targets)};
+}
+
+std::vector<SelectionQuality> judged_layers(Transformer& model, const Batch& windows) {
+  if (!windows.tokens.defined()) return {};
+  const auto layers = model.attention_layers();
+  std::vector<AttentionCapture> captured(layers.size());
+  for (size_t i = 0; i < layers.size(); ++i) layers[i]->capture = &captured[i];
+  model.forward(windows.tokens, windows.targets);
+  for (const auto& layer : layers) layer->capture = nullptr;
+  std::vector<SelectionQuality> all;
+  for (const AttentionCapture& layer : captured) {
+    if (!layer.q.defined()) return {};
+    const auto quality = quality_of(layer);
+    if (!quality) return {};
+    all.push_back(*quality);
+  }
+  return all;
+}
+
 }  // namespace
 
-Evaluation evaluate(Transformer& model, const std::vector<Batch>& tiles, double bytes_per_token) {
+Evaluation evaluate(Transformer& model, const std::vector<Batch>& tiles, double bytes_per_token,
+                    int64_t quality_windows) {
   const at::NoGradGuard no_grad;
   const bool was_training = model.is_training();
   model.eval();
   Sums sums;
   for (const Batch& tile : tiles) add(sums, tile, model.forward(tile.tokens, tile.targets));
-  model.train(was_training);
   Evaluation result;
+  result.selection = judged_layers(model, spread_windows(tiles, quality_windows));
+  model.train(was_training);
   double loss = 0;
   for (const double part : sums.loss) loss += part;
   for (const int64_t part : sums.scored) result.tokens += part;

@@ -81,6 +81,7 @@ void check(const TrainConfig& config) {
   require_not_negative("train.weight-decay", config.weight_decay);
   require_not_negative("train.grad-clip", config.grad_clip);
   require_not_negative("train.evaluate-every", static_cast<double>(config.evaluate_every));
+  require_not_negative("train.quality-windows", static_cast<double>(config.quality_windows));
   require_not_negative("train.checkpoint-every", static_cast<double>(config.checkpoint_every));
 }
 

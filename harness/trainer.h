@@ -1,5 +1,6 @@
 // The training loop and nothing else: batches come in through Batches, numbers go out of step().
 #pragma once
+#include "attention/selection_quality.h"
 #include "harness/data.h"
 #include "model/transformer.h"
 
@@ -22,16 +23,17 @@ struct TrainConfig {
   double weight_decay = 0.1;
   double grad_clip = 1.0;
   int64_t evaluate_every = 100;
+  int64_t quality_windows = 4;
   int64_t checkpoint_every = 0;
   bool flush_denormals = true;
 };
 
 template <class C, class V>
-requires is_a<C, TrainConfig>
+  requires is_a<C, TrainConfig>
 void visit_fields(C& c, V&& v) {
   auto& [steps, dense_steps, indexer_steps, batch, warmup_steps, optimizer, schedule, learning_rate,
          indexer_learning_rate, min_learning_rate_fraction, weight_decay, grad_clip, evaluate_every,
-         checkpoint_every, flush_denormals] = c;
+         quality_windows, checkpoint_every, flush_denormals] = c;
   v("steps", steps, "optimiser steps of a run");
   v("dense-steps", dense_steps, "first steps of dsa: dense attention, the indexer idle");
   v("indexer-steps", indexer_steps,
@@ -48,6 +50,8 @@ void visit_fields(C& c, V&& v) {
   v("grad-clip", grad_clip, "global L2 norm of the gradient; 0 = off");
   v("evaluate-every", evaluate_every,
     "steps between evaluations over all of validation; 0 = only at the end");
+  v("quality-windows", quality_windows,
+    "validation windows whose selections each evaluation judges against the oracle's; 0 = off");
   v("checkpoint-every", checkpoint_every, "steps between checkpoints; 0 = only at the end");
   v("flush-denormals", flush_denormals,
     "treat denormal floats as zero (they slow a CPU step up to 20 times)");
@@ -76,6 +80,8 @@ struct Evaluation {
   double bits_per_byte = 0;              ///< 0 = unknown
   int64_t tokens = 0;                    ///< scored
   std::vector<double> loss_by_position;  ///< mean loss of 8 equal buckets of the window
+  /// By layer; empty for variants that select nothing, and where no query sees more than K keys.
+  std::vector<SelectionQuality> selection;
 };
 
 class Trainer {
@@ -97,6 +103,8 @@ class Trainer {
   std::unique_ptr<Parts> parts_;
 };
 
-Evaluation evaluate(Transformer& model, const std::vector<Batch>& tiles, double bytes_per_token);
+/// @param quality_windows  whole windows, evenly spread, whose selections are judged; 0 = none
+Evaluation evaluate(Transformer& model, const std::vector<Batch>& tiles, double bytes_per_token,
+                    int64_t quality_windows = 0);
 
 }  // namespace dsa

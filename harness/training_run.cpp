@@ -111,7 +111,8 @@ class Run {
 
   void evaluate_now() {
     const FlushDenormals flush(job_.train.flush_denormals);
-    Evaluation evaluation = evaluate(trainer_->model(), tiles_, corpus_.bytes_per_token);
+    Evaluation evaluation =
+        evaluate(trainer_->model(), tiles_, corpus_.bytes_per_token, job_.train.quality_windows);
     evaluation.step = trainer_->steps_done();
     result_.evaluations.push_back(evaluation);
     if (hooks_.on_evaluation) hooks_.on_evaluation(evaluation);

@@ -6,8 +6,9 @@ const std::vector<ChartKind>& chart_kinds() {
   static const std::vector<ChartKind> kinds = {
       {Section::kTraining, length_comparison}, {Section::kTraining, training_throughput},
       {Section::kTraining, loss_curves},       {Section::kTraining, loss_by_position},
-      {Section::kTraining, stage_split},       {Section::kKernels, kernel_time},
-      {Section::kKernels, kernel_speed_up},    {Section::kKernels, kernel_memory}};
+      {Section::kTraining, selection_curves},  {Section::kTraining, stage_split},
+      {Section::kKernels, kernel_time},        {Section::kKernels, kernel_speed_up},
+      {Section::kKernels, kernel_memory}};
   return kinds;
 }
 

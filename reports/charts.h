@@ -28,6 +28,7 @@ std::vector<Chart> training_throughput(const Material&);
 std::vector<Chart> loss_curves(const Material&);
 std::vector<Chart> stage_split(const Material&);
 std::vector<Chart> loss_by_position(const Material&);
+std::vector<Chart> selection_curves(const Material&);
 std::vector<Chart> kernel_time(const Material&);
 std::vector<Chart> kernel_memory(const Material&);
 std::vector<Chart> kernel_speed_up(const Material&);

@@ -12,6 +12,8 @@ Document build(const LoadedRun& loaded);
 // The sections; each returns nothing when the record holds nothing for it.
 std::vector<Block> verdict_section(const Material& material);
 std::vector<Block> training_section(const Material& material);
+/// Empty without metrics by layer.
+std::vector<Block> selection_section(const Material& material);
 std::vector<Block> kernel_section(const Material& material);
 std::vector<Block> goal_section(const record::Run& run);
 std::vector<Block> audit_section(const record::Run& run);

@@ -232,6 +232,7 @@ std::vector<Block> training_section(const Material& material) {
       source_note(material.run)}});
   out.push_back({legend(material)});
   append_figures(out, material, Section::kTraining);
+  for (Block& block : selection_section(material)) out.push_back(std::move(block));
   return out;
 }
 

@@ -20,12 +20,6 @@ bool is_training(const Labels& labels) {
          std::isfinite(number(labels, words::kLength));
 }
 
-bool belongs(const Labels& labels, const Arm& arm, double length) {
-  return is_training(labels) && label(labels, words::kVariant) == arm.variant.name &&
-         number(labels, words::kLength) == length &&
-         (arm.top_k.empty() || label(labels, words::kTopK) == arm.top_k);
-}
-
 int role_order(const std::string& role) {
   const std::array order{words::kBaseline, words::kCandidate, words::kControl, words::kBoundRole,
                          words::kFlawed};
@@ -103,10 +97,16 @@ const Arm* TrainingView::first(const std::string& role) const {
   return nullptr;
 }
 
+bool TrainingView::is_of(const Labels& labels, const Arm& arm, double length) {
+  return is_training(labels) && label(labels, words::kVariant) == arm.variant.name &&
+         number(labels, words::kLength) == length &&
+         (arm.top_k.empty() || label(labels, words::kTopK) == arm.top_k);
+}
+
 const record::Metric* TrainingView::find(const std::string& quantity, const Arm& arm,
                                          double length) const {
   for (const record::Metric& metric : run_.metrics) {
-    if (metric.quantity.name == quantity && belongs(metric.labels, arm, length)) return &metric;
+    if (metric.quantity.name == quantity && is_of(metric.labels, arm, length)) return &metric;
   }
   return nullptr;
 }
@@ -123,7 +123,7 @@ Summary TrainingView::summary(const std::string& quantity, const Arm& arm, doubl
 
 std::string TrainingView::top_k(const Arm& arm, double length) const {
   for (const record::Metric& metric : run_.metrics) {
-    if (belongs(metric.labels, arm, length)) return label(metric.labels, words::kTopK);
+    if (is_of(metric.labels, arm, length)) return label(metric.labels, words::kTopK);
   }
   return "";
 }
@@ -132,7 +132,7 @@ std::vector<const record::Series*> TrainingView::curves(const std::string& quant
                                                         double length) const {
   std::vector<const record::Series*> out;
   for (const record::Series& series : run_.series) {
-    if (series.y.name == quantity && belongs(series.labels, arm, length)) out.push_back(&series);
+    if (series.y.name == quantity && is_of(series.labels, arm, length)) out.push_back(&series);
   }
   return out;
 }
@@ -140,7 +140,7 @@ std::vector<const record::Series*> TrainingView::curves(const std::string& quant
 std::vector<const record::Metric*> TrainingView::stages(const Arm& arm, double length) const {
   std::vector<const record::Metric*> out;
   for (const record::Metric& metric : run_.metrics) {
-    if (metric.quantity.name == words::kStageTime && belongs(metric.labels, arm, length)) {
+    if (metric.quantity.name == words::kStageTime && is_of(metric.labels, arm, length)) {
       out.push_back(&metric);
     }
   }

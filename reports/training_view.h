@@ -21,7 +21,9 @@ class TrainingView {
  public:
   explicit TrainingView(const record::Run& run);
 
-  const std::vector<Arm>& arms() const { return arms_; }  ///< baseline, candidate, control, bound, flawed
+  const std::vector<Arm>& arms() const {
+    return arms_;
+  }  ///< baseline, candidate, control, bound, flawed
   const std::vector<double>& lengths() const { return lengths_; }
   bool empty() const { return arms_.empty() || lengths_.empty(); }
 
@@ -31,6 +33,9 @@ class TrainingView {
   /// Samples of `find`, or none.
   std::vector<double> samples(const std::string& quantity, const Arm& arm, double length) const;
   Summary summary(const std::string& quantity, const Arm& arm, double length) const;
+  /// Do labels belong to this arm at this length?
+  static bool is_of(const std::map<std::string, std::string>& labels, const Arm& arm,
+                    double length);
   /// "256", or "" for an arm that reads every key.
   std::string top_k(const Arm& arm, double length) const;
 

@@ -9,7 +9,7 @@ inline constexpr const char *kLevel = "level", *kId = "id", *kFamily = "family",
                             *kBackend = "backend", *kLength = "L", *kTopK = "K", *kDtype = "dtype",
                             *kScores = "scores", *kVariant = "variant", *kStage = "stage",
                             *kSeed = "seed", *kSource = "source", *kBound = "bound",
-                            *kStatus = "status", *kOperation = "operation";
+                            *kLayer = "layer", *kStatus = "status", *kOperation = "operation";
 // values of labels
 inline constexpr const char *kKernel = "kernel", *kGoal = "goal", *kTraining = "training",
                             *kForward = "fwd", *kForwardBackward = "fwdbwd",

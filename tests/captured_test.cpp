@@ -69,7 +69,7 @@ struct Fixture {
 AttentionCapture random_heads(int64_t length) {
   at::Generator generator = at::detail::createCPUGenerator(4);
   const auto draw = [&](at::IntArrayRef shape) { return at::randn(shape, generator, at::kFloat); };
-  return {draw({1, length, 4, 8}), draw({1, length, 2, 8}), {}, {}};
+  return {draw({1, length, 4, 8}), draw({1, length, 2, 8}), {}, {}, 1 / std::sqrt(8.0)};
 }
 
 /// The definition, on the whole matrix.
@@ -122,17 +122,18 @@ TEST_CASE("the best selection has recall 1, the window is all recent", "[capture
   const int64_t length = 200, top_k = 24;
   AttentionCapture layer = random_heads(length);
   layer.selection = ops::select_top_k(dense_probabilities(layer), top_k);
-  const auto best = facts_of(layer, top_k);
+  const auto best = facts_of(layer);
   REQUIRE(best);
   CHECK(best->recall == 1);
   CHECK(best->recent < 0.5);
   CHECK(best->union16 > 3);
   layer.selection = ops::window_selection(1, length, length, top_k);
-  const auto window = facts_of(layer, top_k);
+  const auto window = facts_of(layer);
   CHECK(window->recent == 1);
   CHECK(std::abs(window->union16 - (24 + 15) / 24.0) < 1e-12);
   CHECK(window->recall < 0.5);
-  CHECK_FALSE(facts_of(layer, length - 15));
+  layer.selection = ops::window_selection(1, length, length, length - 15);
+  CHECK_FALSE(facts_of(layer));
 }
 
 TEST_CASE("a captured row selects what the model's layer scores highest", "[captured]") {
@@ -211,7 +212,7 @@ TEST_CASE("the committed model's indexer selects well, and not only what is near
   const std::string reason = captured_declines(row, kernels);
   if (reason.find("fetch-text") != std::string::npos) SKIP(reason);
   REQUIRE(reason.empty());
-  const auto facts = facts_of(CapturedModel().layer(row, kernels, 0), 512);
+  const auto facts = facts_of(CapturedModel().layer(row, kernels, 0));
   REQUIRE(facts);
   CAPTURE(facts->union16);
   CHECK(facts->recall >= 0.5);

@@ -157,7 +157,7 @@ TEST_CASE("the oracle's recall is 1, no other control's is", "[controls]") {
   CAPTURE(name);
   const auto layer = fresh_layer(name, small_attention());
   const AttentionCapture capture = capture_of(*layer, 3 * noise({1, 300, 32}));
-  const auto facts = bench::facts_of(capture, 6);
+  const auto facts = bench::facts_of(capture);
   REQUIRE(facts);
   CHECK((facts->recall == 1) == (name == "oracle"));
 }
