@@ -11,14 +11,23 @@
 namespace dsa {
 namespace {
 constexpr double kNormEpsilon = 1e-6;
+
+/// Sylvester's: H(2n) = [[H, H], [H, -H]], times n^-1/2.
+at::Tensor hadamard_matrix(int64_t width) {
+  at::Tensor h = at::ones({1, 1}, at::kDouble);
+  while (h.size(0) < width) h = at::cat({at::cat({h, h}, 1), at::cat({h, -h}, 1)}, 0);
+  return h / std::sqrt(static_cast<double>(width));
 }
+
+}  // namespace
 
 Indexer::Indexer(const AttentionConfig& config, uint64_t seed, Style style)
     : heads_(config.index_heads),
       width_(config.index_width),
       style_(style),
-      rope_(RopeLayout::kHalfSplit, style == Style::kSound ? config.index_rope_width : 0,
-            config.rope_base) {
+      relu_(config.index_relu),
+      rope_(rope_layout(config.index_rope_layout),
+            style == Style::kSound ? config.index_rope_width : 0, config.rope_base) {
   const at::Generator generator = at::detail::createCPUGenerator(seed);
   q_ = register_parameter("q", linear_weight(heads_ * width_, config.d_model, generator));
   k_ = register_parameter("k", linear_weight(width_, config.d_model, generator));
@@ -26,6 +35,7 @@ Indexer::Indexer(const AttentionConfig& config, uint64_t seed, Style style)
   if (style_ == Style::kAsPublished) return;
   norm_scale_ = register_parameter("norm_scale", at::ones({width_}));
   norm_bias_ = register_parameter("norm_bias", at::zeros({width_}));
+  if (config.index_hadamard) hadamard_ = hadamard_matrix(width_);
 }
 
 IndexerInputs Indexer::forward(const at::Tensor& hidden, const at::Tensor& positions) {
@@ -39,8 +49,16 @@ IndexerInputs Indexer::forward(const at::Tensor& hidden, const at::Tensor& posit
     q = rope_(q, positions);
     k = rope_(k.unsqueeze(2), positions).squeeze(2);
   }
+  if (hadamard_.defined()) {
+    const at::Tensor rotation = hadamard_.to(q.scalar_type());
+    q = at::matmul(q, rotation);
+    k = at::matmul(k, rotation);
+  }
   const double scale = 1.0 / std::sqrt(static_cast<double>(heads_ * width_));
-  return {q, k, at::linear(input, weight_) * scale};
+  const at::Tensor weight = at::linear(input, weight_) * scale;
+  if (relu_ || style_ == Style::kAsPublished) return {q, k, weight};
+  // x = relu(x) - relu(-x): every kernel and loss serves the score without ReLU too.
+  return {at::cat({q, -q}, 2), k, at::cat({weight, -weight}, 2)};
 }
 
 }  // namespace dsa

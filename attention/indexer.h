@@ -7,7 +7,7 @@
 namespace dsa {
 
 struct IndexerInputs {
-  at::Tensor q;       ///< [B, T, I, J]
+  at::Tensor q;       ///< [B, T, I, J]; twice as many heads without ReLU
   at::Tensor k;       ///< [B, T, J], one key per token
   at::Tensor weight;  ///< [B, T, I], already times I^-1/2 J^-1/2
 };
@@ -15,7 +15,7 @@ struct IndexerInputs {
 class Indexer : public torch::nn::Module {
  public:
   enum class Style {
-    kSound,       ///< k through LayerNorm with bias, RoPE (half_split) on the leading part of J
+    kSound,       ///< k through LayerNorm with bias, RoPE on the leading part of J, and the options
     kAsPublished  ///< the seed's: neither, so it knows no order
   };
   /// @param seed  of its own generator: the weights of the rest of the model do not depend on
@@ -30,7 +30,9 @@ class Indexer : public torch::nn::Module {
  private:
   int64_t heads_, width_;
   Style style_;
+  bool relu_;
   Rope rope_;
+  at::Tensor hadamard_;                ///< [J, J], symmetric and orthonormal; undefined without
   at::Tensor q_, k_, weight_;          ///< [I*J, d_model], [J, d_model], [I, d_model]
   at::Tensor norm_scale_, norm_bias_;  ///< [J]; undefined as published
 };

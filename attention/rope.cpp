@@ -51,8 +51,8 @@ struct Rotate : torch::autograd::Function<Rotate> {
 
 }  // namespace
 
-RopeLayout rope_layout(const std::string& name) {
-  require(name == "half_split" || name == "interleaved", "rope-layout is \"", name,
+RopeLayout rope_layout(const std::string& name, const char* field) {
+  require(name == "half_split" || name == "interleaved", field, " is \"", name,
           "\"; it can be half_split or interleaved");
   return name == "half_split" ? RopeLayout::kHalfSplit : RopeLayout::kInterleaved;
 }

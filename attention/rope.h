@@ -12,8 +12,8 @@ namespace dsa {
 /// Which two dimensions turn together: (2i, 2i + 1), or (i, i + width / 2).
 enum class RopeLayout { kInterleaved, kHalfSplit };
 
-/// @throws Error naming both layouts if `name` is neither "interleaved" nor "half_split".
-RopeLayout rope_layout(const std::string& name);
+/// @throws Error naming `field` and both layouts if `name` is neither "interleaved" nor "half_split".
+RopeLayout rope_layout(const std::string& name, const char* field = "rope-layout");
 
 /// Turns the leading `width` dimensions of every head by position * base^(-2i / width). The angles
 /// are computed in float64 and kept until other positions are asked for.

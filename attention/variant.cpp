@@ -4,6 +4,7 @@
 #include "attention/layers.h"
 #include "attention/rope.h"
 
+#include <bit>
 #include <cmath>
 
 namespace dsa {
@@ -17,7 +18,7 @@ Problem problem_of(const AttentionConfig& config, int64_t batch, int64_t length)
   problem.kv_heads = config.n_kv_heads;
   problem.qk_width = problem.v_width = config.head_width;
   problem.top_k = resolved_top_k(config, length);
-  problem.index_heads = config.index_heads;
+  problem.index_heads = config.index_heads * (config.index_relu ? 1 : 2);  // see indexer.cpp
   problem.index_width = config.index_width;
   return problem;
 }
@@ -120,7 +121,11 @@ void check(const AttentionConfig& config) {
   require(rope_width >= 0 && rope_width % 2 == 0 && rope_width <= config.index_width,
           "index-rope-width is ", rope_width,
           "; it must be even and at most index-width, which is ", config.index_width);
-  rope_layout(config.rope_layout);
+  rope_layout(config.rope_layout, "rope-layout");
+  rope_layout(config.index_rope_layout, "index-rope-layout");
+  require(!config.index_hadamard || std::has_single_bit(static_cast<uint64_t>(config.index_width)),
+          "index-hadamard is true, but index-width is ", config.index_width,
+          "; there is a Hadamard matrix here for powers of 2 only");
   require(config.rope_base > 0, "rope-base is ", config.rope_base, "; it must be positive");
   require(config.top_k >= 0, "top-k is ", config.top_k,
           "; it must be at least 1, or 0 to use top-k-fraction");

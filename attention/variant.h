@@ -24,8 +24,11 @@ struct AttentionConfig {
   double top_k_fraction = 0.25;            ///< of the sequence length, when top_k is 0
   int64_t index_heads = 4;
   int64_t index_width = 32;
-  int64_t index_rope_width = 16;  ///< leading part of index_width that is rotated
-  double dropout = 0.0;           ///< of attention probabilities; only torch backends have it
+  int64_t index_rope_width = 16;                 ///< leading part of index_width that is rotated
+  std::string index_rope_layout = "half_split";  ///< half_split | interleaved
+  bool index_hadamard = false;
+  bool index_relu = true;
+  double dropout = 0.0;  ///< of attention probabilities; only torch backends have it
   double indexer_loss_weight = 1.0;
   std::string backend = "auto";
 };
@@ -34,7 +37,8 @@ template <class C, class V>
   requires is_a<C, AttentionConfig>
 void visit_fields(C& c, V&& v) {
   auto& [d_model, n_heads, n_kv_heads, head_width, rope_base, rope_layout, top_k, top_k_fraction,
-         index_heads, index_width, index_rope_width, dropout, indexer_loss_weight, backend] = c;
+         index_heads, index_width, index_rope_width, index_rope_layout, index_hadamard, index_relu,
+         dropout, indexer_loss_weight, backend] = c;
   v("d-model", d_model, "width of the residual stream");
   v("n-heads", n_heads, "query heads");
   v("n-kv-heads", n_kv_heads, "key/value heads; divides n-heads");
@@ -47,6 +51,13 @@ void visit_fields(C& c, V&& v) {
   v("index-heads", index_heads, "lightning-indexer heads");
   v("index-width", index_width, "lightning-indexer key width");
   v("index-rope-width", index_rope_width, "leading part of index-width that is rotated");
+  v("index-rope-layout", index_rope_layout,
+    "pairs of the indexer: half_split or interleaved (DeepSeek-V3.2: half_split, its heads "
+    "interleaved)");
+  v("index-hadamard", index_hadamard,
+    "rotate the indexer's queries and keys by a Hadamard matrix, which spreads outliers and keeps "
+    "every score; index-width must be a power of 2");
+  v("index-relu", index_relu, "ReLU of every head's product in the index score; false = none");
   v("dropout", dropout,
     "probability of dropping an attention probability (dense and dsa_as_published only)");
   v("indexer-loss-weight", indexer_loss_weight,
@@ -92,8 +103,7 @@ class AttentionLayer : public torch::nn::Module {
   virtual bool has_stages() const { return false; }
   TrainingStage stage = TrainingStage::kSparse;
   bool keep_selection = false;
-  AttentionCapture* capture =
-      nullptr;  ///< filled by forward where set, if the variant selects
+  AttentionCapture* capture = nullptr;  ///< filled by forward where set, if the variant selects
 };
 
 struct AttentionVariant {
