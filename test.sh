@@ -31,5 +31,5 @@ done
 scripts/setup.sh --tests "${setup_options[@]}"
 configure "$preset" -DDSA_TESTS=ON
 build "$preset" all
-# Two at a time: most tests are short and start-up (loading LibTorch) is what they wait for.
+# Side by side: most tests are short and start-up (loading LibTorch) is what they wait for.
 exec ctest --preset "$preset" "${labels[@]}" --parallel "$(nproc)"

@@ -32,8 +32,8 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_G
 endif()
 
 # Headers, not code, are most of a file's compile time: with files joined into units of eight, a build of everything
-# takes half as long. -DDSA_UNITY=OFF compiles each file alone: for work on one file, and to check that each
-# includes what it uses. Never in attention/cpu, where one file is one instruction set.
+# takes half as long. -DDSA_UNITY=OFF compiles each file alone, for work on one file. With -DDSA_PCH=OFF too the
+# build checks that each includes what it uses. Never in attention/cpu, where one file is one instruction set.
 option(DSA_UNITY "Compile files in groups" ON)
 # dsa_unity(TARGET [ALONE FILE...]): the files named ALONE are compiled alone all the same.
 function(dsa_unity target)
@@ -51,7 +51,7 @@ function(dsa_library name)
 endfunction()
 
 # LibTorch's headers cost 10 to 25 s a file; parsed once, they cost 1 s. dsa_attention makes them,
-# the libraries above it read the same file. -DDSA_PCH=OFF checks that every file includes what it uses.
+# the libraries above it read the same file.
 option(DSA_PCH "Precompile LibTorch's headers" ON)
 function(dsa_precompile_torch target)
   if(NOT DSA_PCH)

@@ -1,5 +1,5 @@
 // Sparse attention forward and attention mass of the `cpu` backend: tensors to raw pointers, tasks
-// over torch's pool. A task is a block of queries and one kv head.
+// over torch's pool. A task is a block of queries and some kv heads.
 #include "attention/backend_cpu.h"
 #include "attention/cpu/attend_narrow_call.h"
 #include "attention/cpu/dispatch.h"

@@ -1,4 +1,4 @@
-// Raw kernels of sparse attention, one kv head a call. Rows of k and v (and of q and dout in the
+// Raw kernels of sparse attention, one or some kv heads a call. Rows of k and v (and of q and dout in the
 // backward pass) are packed: one head, [tokens][padded width], the padding zero. `padded` is the
 // width rounded up to `lanes`. ids are a selection's: [queries][top_k], ascending, valid ones first.
 #pragma once
@@ -6,8 +6,8 @@
 
 namespace dsa::cpu {
 
-/// How the forward pass treats bfloat16 where few heads share a kv head: 16 neighbouring queries
-/// against all keys that they selected together, or every query by itself.
+/// How the forward pass works where few heads share a kv head: neighbouring queries (16 in bfloat16, 32 in
+/// float32) against all keys that they selected together, or every query by itself.
 enum class NarrowChoice : int32_t { kMeasured, kUnion, kAlone };
 
 /// A block of queries and the heads that share one kv head.
@@ -71,8 +71,8 @@ struct SharedKernel {
   void (*forward)(const SharedBlock&);
 };
 
-/// bfloat16 rows of one batch element, packed for every kv head. Widths are padded to 32 and keys to
-/// 32, with zeros.
+/// Rows of one batch element, packed for every kv head: in bfloat16, or as SplitKernel says. Widths are
+/// padded to 32 and keys to 32, with zeros.
 struct NarrowRows {
   int64_t keys, padded, v_padded;
   void* k;            ///< [kv_heads][keys][padded]
@@ -89,7 +89,7 @@ struct NarrowSource {
   int64_t begin, end;  ///< keys; begin is a multiple of 32, end too or the last key's successor
 };
 
-/// A block of queries of one batch element in bfloat16, whose rows stay bfloat16.
+/// A block of queries of one batch element and some of its heads.
 struct NarrowBlock {
   const void* q;  ///< first query, first of all heads; heads side by side, `width` elements each
   int64_t q_token;
@@ -106,10 +106,10 @@ struct NarrowBlock {
   int64_t lse_token;
   bool finite;  ///< all of k and v: only then may rows that a query did not select be touched
   NarrowChoice choice;
-  void* scratch;  ///< of NarrowKernel::scratch bytes
+  void* scratch;  ///< of as many bytes as the kernel's `scratch` says
 };
 
-/// Which way a block went, and why: what 16 queries in its middle have selected.
+/// Which way a block goes, and why: what 16 or 32 queries in its middle have selected.
 struct NarrowFacts {
   bool by_union;
   int64_t pairs;     ///< selected (query, key) pairs of those queries
@@ -161,7 +161,7 @@ struct GradBlock {
   int32_t panel_shift;  ///< 1 << panel_shift neighbours are walked at a time
   float* grad_qk;       ///< [centres][padded], added to: dq (or dk)
   float* grad_v;        ///< [centres][v_padded], added to: dv; query_grads leaves it alone
-  int32_t* order;  ///< grad_order_words(block) words: filled by grad_order, read by both passes
+  int32_t* order;  ///< grad_order_words(block) words, filled by grad_order; the same for every head
 };
 
 /// Rows as tensors hold them, float32 or bfloat16, to and from packed float32 rows. Strides count

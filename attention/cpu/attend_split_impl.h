@@ -6,17 +6,20 @@
 
 namespace dsa::cpu {
 
-/// Ticks measured with rows in L2, D = V = 64: of a pair of a query and a key of a tile that any of 32
-/// queries wants, 2.5 where the neighbours on the host let AMX run at full speed and 6 where not; of a
-/// selected pair alone, 13 or 17, and two thirds where heads share rows. Only their ratios matter.
+/// Ticks of a pair of a query and a key of a tile that any of 32 queries wants, and of a selected pair alone.
+/// Measured with rows in L2, D = V = 64: 2.5 and 13 where the neighbours on the host let AMX run at full
+/// speed, 6 and 17 where not; these lie between (3.2 and 13). Two thirds alone where heads share rows. Only
+/// the ratios matter.
 inline constexpr double kTilePairTicks = 1, kTileColumnTicks = 2.2 / 128;
 inline constexpr double kAlonePairTicks = 3, kAloneColumnTicks = 10.0 / 128;
 inline constexpr double kAloneSharedRows = 2.0 / 3;
 
 /// AMX takes terms and products below 2^-126 for 0. Within these bounds that changes neither a score nor
-/// a row of results by more than rounding does.
+/// a row of results by more than rounding does, unless rows of v that are all 0 have nearly all the weight.
 inline constexpr float kSplitMostQk = 0x1p30f, kSplitMostScale = 0x1p20f;
 inline constexpr float kSplitMostV = 0x1p60f, kSplitLeastV = 0x1p-90f;
+
+static_assert(kSplitBytes == 32 * kSplitRowBytes, "callers allocate what kernels write");
 
 /// Upper halves of a, then those of b.
 [[gnu::always_inline]] inline __m512i upper_row(__m512 a, __m512 b) {
