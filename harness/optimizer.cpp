@@ -101,11 +101,11 @@ void Optimizer::update_group(bool in_indexer, bool matrices, double learning_rat
   }
 }
 
-void Optimizer::update(double factor) {
+void Optimizer::update(double model_learning_rate, double indexer_learning_rate) {
   const at::NoGradGuard no_grad;
   for (const bool matrices : {false, true}) {
-    update_group(false, matrices, factor * config_.learning_rate);
-    update_group(true, matrices, factor * config_.indexer_learning_rate);
+    update_group(false, matrices, model_learning_rate);
+    update_group(true, matrices, indexer_learning_rate);
   }
 }
 

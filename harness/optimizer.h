@@ -25,7 +25,7 @@ class Optimizer {
   /// the model's update: dense and DSA would then differ by more than their attention.
   void clip(const Norms& norms) const;
   /// One update of every parameter that has a gradient.
-  void update(double factor);
+  void update(double model_learning_rate, double indexer_learning_rate);
 
   /// Moments and update counts by name, for checkpoints: writing to these tensors restores them.
   std::vector<std::pair<std::string, at::Tensor>> state() const;

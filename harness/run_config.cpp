@@ -137,6 +137,9 @@ void check(const RunConfig& c) {
 RunConfig shrunk_for_dry_run(RunConfig config) {
   config.train.steps = 1;
   config.train.dense_steps = config.train.indexer_steps = 0;
+  config.train.recipe = "as-given";
+  config.train.stage1_learning_rate = 0;  // of a stage that is left out
+  config.train.stage1_loss_factor = 1;
   config.train.warmup_steps = std::min<int64_t>(config.train.warmup_steps, 1);
   config.train.evaluate_every = 0;
   config.train.checkpoint_every = 0;

@@ -4,6 +4,7 @@
 #include "harness/denormals.h"
 #include "harness/optimizer.h"
 #include "harness/safetensors.h"
+#include "harness/stages.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
@@ -64,11 +65,7 @@ void require_not_negative(const char* field, double value) {
 
 void check(const TrainConfig& config) {
   require(config.steps >= 1, "train.steps is ", config.steps, "; it must be at least 1");
-  require_not_negative("train.dense-steps", static_cast<double>(config.dense_steps));
-  require_not_negative("train.indexer-steps", static_cast<double>(config.indexer_steps));
-  require(config.dense_steps + config.indexer_steps <= config.steps, "train.dense-steps is ",
-          config.dense_steps, " and train.indexer-steps ", config.indexer_steps,
-          "; together they must not exceed train.steps, which is ", config.steps);
+  check_stages(config);
   require(config.batch >= 1, "train.batch is ", config.batch, "; it must be at least 1");
   require_not_negative("train.warmup-steps", static_cast<double>(config.warmup_steps));
   require_choice("train.optimizer", config.optimizer, "adamw", "adam");
@@ -83,12 +80,6 @@ void check(const TrainConfig& config) {
   require_not_negative("train.evaluate-every", static_cast<double>(config.evaluate_every));
   require_not_negative("train.quality-windows", static_cast<double>(config.quality_windows));
   require_not_negative("train.checkpoint-every", static_cast<double>(config.checkpoint_every));
-}
-
-TrainingStage stage_of(const TrainConfig& config, int64_t steps_done) {
-  if (steps_done < config.dense_steps) return TrainingStage::kDense;
-  if (steps_done < config.dense_steps + config.indexer_steps) return TrainingStage::kIndexer;
-  return TrainingStage::kSparse;
 }
 
 struct Trainer::Parts {
@@ -153,10 +144,11 @@ StepResult Trainer::step() {
     return parts.batches->at(parts.step);
   }();
   parts.model->train();
-  parts.model->set_stage(stage_of(parts.config, parts.step));
+  const bool staged = parts.model->set_stage(stage_of(parts.config, parts.step));
   parts.optimizer->forget_gradients();
   const ModelOutput output = parts.model->forward(batch.tokens, batch.targets);
-  const at::Tensor loss = parts.model->training_loss(output);
+  const at::Tensor loss =
+      parts.model->training_loss(output, indexer_loss_factor(parts.config, parts.step));
   require(std::isfinite(loss.item<double>()), parts.here(), ": the loss is ", loss.item<double>(),
           "; lower train.learning-rate or lengthen train.warmup-steps");
   loss.backward();
@@ -167,11 +159,11 @@ StepResult Trainer::step() {
     require(std::isfinite(norms.model) && std::isfinite(norms.indexer), parts.here(),
             ": the gradient norm is ", norms.model, " (indexer: ", norms.indexer,
             "); lower train.learning-rate or lengthen train.warmup-steps");
-    const double factor = schedule_factor(parts.config, parts.step);
+    const LearningRates rates = learning_rates(parts.config, parts.step, staged);
     parts.optimizer->clip(norms);
-    parts.optimizer->update(factor);
+    parts.optimizer->update(rates.model, rates.indexer);
     result.grad_norm = norms.model;
-    result.learning_rate = factor * parts.config.learning_rate;
+    result.learning_rate = rates.model;
   }
   result.step = ++parts.step;
   result.loss = output.loss.item<double>();
@@ -219,6 +211,29 @@ void require_fits(const std::string& file, const std::map<std::string, at::Tenso
 }
 
 }  // namespace
+
+void Trainer::start_from(const std::filesystem::path& path) {
+  const std::string file = path.string();
+  const Safetensors saved = read_safetensors(path);
+  require_same(file, saved, "format", "dsa-checkpoint-1");
+  const auto from = saved.metadata.find("variant");
+  require(from != saved.metadata.end() && variant(from->second).role == "baseline", "'", file,
+          "' is a checkpoint of ", from == saved.metadata.end() ? "nothing known" : from->second,
+          "; start from one of the dense baseline");
+  std::map<std::string, at::Tensor> weights, ours;
+  for (const auto& [name, tensor] : saved.tensors) {
+    if (name.starts_with("model.")) weights[name] = tensor;
+  }
+  const auto indexer = parts_->model->indexer_parameters();
+  for (const auto& item : parts_->model->named_parameters()) {
+    const bool own = std::any_of(indexer.begin(), indexer.end(),
+                                 [&](const at::Tensor& p) { return p.is_same(item.value()); });
+    if (!own) ours["model." + item.key()] = item.value().detach();
+  }
+  require_fits(file, weights, ours);
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : ours) tensor.copy_(weights.at(name));
+}
 
 void Trainer::load(const std::filesystem::path& path) {
   const std::string file = path.string();

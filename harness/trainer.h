@@ -13,6 +13,13 @@ struct TrainConfig {
   int64_t steps = 200;
   int64_t dense_steps = 0;
   int64_t indexer_steps = 0;
+  std::string recipe = "as-given";
+  std::string start_from;
+  double stage1_learning_rate = 0;
+  double stage1_loss_factor = 1;
+  double stage2_learning_rate = 0;
+  double stage2_indexer_learning_rate = 0;
+  double stage2_loss_factor = 1;
   int64_t batch = 8;
   int64_t warmup_steps = 20;
   std::string optimizer = "adamw";
@@ -31,13 +38,30 @@ struct TrainConfig {
 template <class C, class V>
   requires is_a<C, TrainConfig>
 void visit_fields(C& c, V&& v) {
-  auto& [steps, dense_steps, indexer_steps, batch, warmup_steps, optimizer, schedule, learning_rate,
-         indexer_learning_rate, min_learning_rate_fraction, weight_decay, grad_clip, evaluate_every,
-         quality_windows, checkpoint_every, flush_denormals] = c;
+  auto& [steps, dense_steps, indexer_steps, recipe, start_from, stage1_learning_rate,
+         stage1_loss_factor, stage2_learning_rate, stage2_indexer_learning_rate, stage2_loss_factor,
+         batch, warmup_steps, optimizer, schedule, learning_rate, indexer_learning_rate,
+         min_learning_rate_fraction, weight_decay, grad_clip, evaluate_every, quality_windows,
+         checkpoint_every, flush_denormals] = c;
   v("steps", steps, "optimiser steps of a run");
   v("dense-steps", dense_steps, "first steps of dsa: dense attention, the indexer idle");
   v("indexer-steps", indexer_steps,
     "next steps of dsa: dense attention, only the indexer trains, over all visible keys");
+  v("recipe", recipe,
+    "as-given, or one that the stages are checked against: scratch (sparse at once), warmup-sparse "
+    "(indexer steps, then sparse), continue (dense steps or start-from, then as warmup-sparse)");
+  v("start-from", start_from,
+    "checkpoint of a dense run whose weights every variant starts from; empty = random ones");
+  v("stage1-learning-rate", stage1_learning_rate,
+    "peak of the indexer in indexer steps; 0 = indexer-learning-rate");
+  v("stage1-loss-factor", stage1_loss_factor,
+    "times attention.indexer-loss-weight in indexer steps");
+  v("stage2-learning-rate", stage2_learning_rate,
+    "peak of the model in sparse steps; 0 = learning-rate");
+  v("stage2-indexer-learning-rate", stage2_indexer_learning_rate,
+    "peak of the indexer in sparse steps; 0 = indexer-learning-rate");
+  v("stage2-loss-factor", stage2_loss_factor,
+    "times attention.indexer-loss-weight in sparse steps");
   v("batch", batch, "sequences per step");
   v("warmup-steps", warmup_steps, "steps of linear learning-rate warm-up");
   v("optimizer", optimizer, "adamw, or adam (the seed's)");
@@ -97,6 +121,9 @@ class Trainer {
   void save(const std::filesystem::path& file);
   /// Continues bit-exactly from save(). @throws Error naming the first difference in shape or name.
   void load(const std::filesystem::path& file);
+  /// Takes the weights of a checkpoint of the baseline, all but an indexer's, and nothing else: no
+  /// moments, no random state, step 0. @throws Error naming the first difference in shape or name.
+  void start_from(const std::filesystem::path& file);
 
  private:
   struct Parts;

@@ -62,6 +62,8 @@ class Run {
     trainer_ = new_trainer(job_.train);
     if (!job_.checkpoint.empty() && std::filesystem::exists(job_.checkpoint)) {
       trainer_->load(job_.checkpoint);
+    } else if (!job_.train.start_from.empty()) {
+      trainer_->start_from(job_.train.start_from);
     }
     describe();
     train();
@@ -170,6 +172,9 @@ class Run {
 
 void check(const TrainingJob& job, const Corpus& corpus) {
   check(job.train);
+  const std::string& start = job.train.start_from;
+  require(start.empty() || std::filesystem::exists(start), "train.start-from is '", start,
+          "'; there is no such file");
   const int64_t asked = job.model.vocab_size;
   require(asked == 0 || asked >= corpus.vocab_size, "model.vocab-size is ", asked, ", but ",
           corpus.source, " has ", corpus.vocab_size, " ids; give at least that many, or 0");

@@ -173,10 +173,10 @@ ModelOutput Transformer::forward(const at::Tensor& tokens, const at::Tensor& tar
           trunk_output.indexer_loss, trunk_output.router_loss};
 }
 
-at::Tensor Transformer::training_loss(const ModelOutput& output) const {
+at::Tensor Transformer::training_loss(const ModelOutput& output, double indexer_factor) const {
   at::Tensor loss = output.loss;
   if (output.indexer_loss.defined()) {
-    loss = loss + output.indexer_loss * parts_->attention.indexer_loss_weight;
+    loss = loss + output.indexer_loss * (parts_->attention.indexer_loss_weight * indexer_factor);
   }
   if (output.router_loss.defined()) {
     loss = loss + output.router_loss * parts_->model.load_balance_weight;

@@ -19,7 +19,7 @@ struct ModelConfig {
 };
 
 template <class C, class V>
-requires is_a<C, ModelConfig>
+  requires is_a<C, ModelConfig>
 void visit_fields(C& c, V&& v) {
   auto& [n_layers, vocab_size, n_experts, n_active, expert_width, router_noise, load_balance_weight,
          dropout, embedding_std, head_chunk] = c;
@@ -56,9 +56,9 @@ class Transformer : public torch::nn::Module {
   /// @param tokens   int64 [B, T], each in [0, vocab_size)
   /// @param targets  int64 [B, T], tokens shifted left by one; -100 = not scored
   ModelOutput forward(const at::Tensor& tokens, const at::Tensor& targets);
-  /// What a step minimises: loss + indexer_loss_weight * indexer_loss + load_balance_weight *
-  /// router_loss, of those that are defined.
-  at::Tensor training_loss(const ModelOutput& output) const;
+  /// What a step minimises: loss + indexer_loss_weight * indexer_factor * indexer_loss +
+  /// load_balance_weight * router_loss, of those that are defined.
+  at::Tensor training_loss(const ModelOutput& output, double indexer_factor = 1) const;
   at::Tensor logits(const at::Tensor& tokens);  ///< [B, T, vocab_size], for audits and small tests
   std::vector<std::shared_ptr<AttentionLayer>> attention_layers();
   /// Of every layer that has stages; kIndexer freezes all parameters but the indexers'. False, and

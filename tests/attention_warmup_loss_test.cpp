@@ -165,6 +165,30 @@ TEST_CASE("stage 1's loss never holds a matrix of all pairs", "[warmup-loss][mem
   CHECK(*large <= 5 * *small);
 }
 
+TEST_CASE("stage 2's loss needs memory for selected pairs, not for all", "[warmup-loss][memory]") {
+  need_plain_heap();
+  constexpr int64_t kTopK = 64;
+  const auto peak = [](int64_t length) {
+    const auto draw = [](at::IntArrayRef shape) { return at::randn(shape, at::kFloat); };
+    const ops::IndexTensors index{draw({1, length, 4, 16}).requires_grad_(),
+                                  draw({1, length, 16}).requires_grad_(),
+                                  draw({1, length, 4}).requires_grad_()};
+    const at::Tensor q = draw({1, length, 2, 16}), k = draw({1, length, 2, 16});
+    const at::Tensor lse = at::full({1, length, 2}, 9.0);
+    const ops::Selection chosen = ops::random_selection(1, length, length, kTopK, 1);
+    return peak_bytes([&] {
+      const at::Tensor target = ops::selected_attention_mass(q, k, chosen, lse, 0.25);
+      const at::Tensor scores = ops::selected_scores(index.q, index.k, index.weight, chosen);
+      ops::indexer_kl(scores, target, chosen).backward();
+    });
+  };
+  const auto small = peak(2048), large = peak(8192);
+  if (!small || !large) SKIP("the high-water mark cannot be reset here");
+  CAPTURE(*small, *large);
+  CHECK(*large <= 16 * 4.0 * 8192 * kTopK);
+  CHECK(*large <= 5 * *small);
+}
+
 TEST_CASE("stage 1's loss has the same bits on one thread and on two", "[warmup-loss]") {
   const WarmupCase c = random_case({1, 700, 700, 4, 2, 4}, 6);
   const auto on = [&](int threads) {

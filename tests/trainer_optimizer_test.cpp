@@ -66,8 +66,6 @@ TEST_CASE("updates follow the formula, and only matrices decay", "[trainer]") {
     Transformer model("dsa", tiny_attention(), tiny_model());
     TrainConfig config;
     config.optimizer = kind;
-    config.learning_rate = 0.01;
-    config.indexer_learning_rate = 0.002;
     config.weight_decay = 0.5;
     Optimizer optimizer(model, config);
     const auto indexer = model.indexer_parameters();
@@ -87,7 +85,7 @@ TEST_CASE("updates follow the formula, and only matrices decay", "[trainer]") {
                             kind == "adamw" && value.dim() >= 2 ? 0.5 : 0);
         ++at;
       }
-      optimizer.update(0.5);
+      optimizer.update(0.005, 0.001);
     }
     size_t at = 0;
     for (const auto& item : model.named_parameters()) {
@@ -105,7 +103,7 @@ TEST_CASE("a parameter without a gradient is left alone", "[trainer]") {
   const at::Tensor before = parameters[1].detach().clone();
   parameters[0].mutable_grad() = at::full_like(parameters[0].detach(), 1);
   const at::Tensor moved = parameters[0].detach().clone();
-  optimizer.update(1);
+  optimizer.update(1e-3, 1e-3);
   CHECK(parameters[1].detach().equal(before));
   CHECK(!parameters[0].detach().equal(moved));
   optimizer.forget_gradients();
