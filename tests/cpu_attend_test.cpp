@@ -192,23 +192,52 @@ TEST_CASE("scores as large as 1e4 neither overflow nor lose the largest", "[atte
   }
 }
 
-TEST_CASE("memory of a call grows with L, not with L * L", "[attend]") {
+namespace {
+
+/// Bytes of scratch that `work` makes two threads hold, and how far resident memory rises meanwhile.
+template <class Work>
+std::pair<double, double> memory_of(const Work& work) {
+  cpu::release_scratch();
+  const int64_t before = cpu::scratch_live_bytes();
+  const double resident = resident_bytes("VmRSS:");
+  reset_peak();
+  work();
+  const double peak = resident_bytes("VmHWM:") - resident;
+  return {static_cast<double>(cpu::scratch_live_bytes() - before), peak};
+}
+
+constexpr double kThreads = 2, kPerThread = 4 << 20;
+
+}  // namespace
+
+TEST_CASE("a forward call holds 4 MiB a thread and packed rows of k and v", "[attend]") {
   const Threads two(2);
-  const auto bytes = [](int64_t length) {
-    const AttendInputs in = inputs_of({1, length, length, 2, 2, 64, 64, 32});
-    cpu::release_scratch();
-    const int64_t before = cpu::scratch_live_bytes();
-    const double resident = resident_bytes("VmRSS:");
-    reset_peak();
-    run(in);
-    const double peak = resident_bytes("VmHWM:") - resident;
-    return std::pair(static_cast<double>(cpu::scratch_live_bytes() - before), peak);
+  const int64_t length = 16384, heads = 2, width = 64;
+  const AttendInputs in = inputs_of({1, length, length, heads, heads, width, width, 32});
+  const auto [scratch, peak] =
+      memory_of([&] { cpu::sparse_forward(in.q, in.k, in.v, in.selection, in.scale); });
+  INFO("scratch " << scratch << " bytes");
+  const double packed = 4 * 2.0 * static_cast<double>(length * heads * width);
+  REQUIRE(scratch > 4 * static_cast<double>(length * heads * width));
+  REQUIRE(scratch <= kThreads * kPerThread + packed);
+}
+
+TEST_CASE("memory of forward and backward grows with L and L * K, not with L * L", "[attend]") {
+  const Threads two(2);
+  const int64_t width = 64, top_k = 32;
+  const auto bytes = [&](int64_t length) {
+    const AttendInputs in = inputs_of({1, length, length, 2, 2, width, width, top_k});
+    return memory_of([&] { run(in); });
   };
   const auto [scratch_8k, peak_8k] = bytes(8192);
   const auto [scratch_16k, peak_16k] = bytes(16384);
   INFO("scratch " << scratch_8k << " and " << scratch_16k << " bytes, peak growth " << peak_8k
                   << " and " << peak_16k << " bytes");
   REQUIRE(scratch_16k <= 2.3 * scratch_8k);
+  // One head's rows and gradients (more than forward's packed rows in the same place); ids turned round and the
+  // orders of both passes.
+  const double tokens = 16384, rows = 4 * 7 * tokens * width;
+  REQUIRE(scratch_16k <= kThreads * kPerThread + rows + tokens * (16 * top_k + 256));
   REQUIRE(peak_16k < 0.25 * 4.0 * 16384 * 16384);  // far below a float32 score matrix
   REQUIRE(peak_16k > 0.5 * scratch_16k);           // the measurement sees the scratch
 }
