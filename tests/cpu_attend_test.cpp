@@ -222,6 +222,28 @@ TEST_CASE("a forward call holds 4 MiB a thread and packed rows of k and v", "[at
   REQUIRE(scratch <= kThreads * kPerThread + packed);
 }
 
+TEST_CASE("decoding copies the selected rows alone, and its bits are those of copying all",
+          "[attend]") {
+  const Threads two(2);
+  const AttendInputs in = inputs_of({2, 3, 16384, 4, 2, 40, 24, 64});
+  for (const std::string& isa : available_isas()) {
+    INFO(isa);
+    const Isa pinned(isa);
+    ops::AttentionResult few, all;
+    const auto forward = [&] {
+      return cpu::sparse_forward(in.q, in.k, in.v, in.selection, in.scale);
+    };
+    const double scratch = memory_of([&] { few = forward(); }).first;
+    cpu::choose_narrow(cpu::NarrowChoice::kAlone);
+    const double scratch_all = memory_of([&] { all = forward(); }).first;
+    cpu::choose_narrow(cpu::NarrowChoice::kMeasured);
+    REQUIRE(at::equal(few.out, all.out));
+    REQUIRE(at::equal(few.lse, all.lse));
+    REQUIRE(scratch <= 1 << 20);
+    REQUIRE(scratch_all > 16384 * 2 * (40 + 24) * 4);  // the measurement sees the copies
+  }
+}
+
 TEST_CASE("memory of forward and backward grows with L and L * K, not with L * L", "[attend]") {
   const Threads two(2);
   const int64_t width = 64, top_k = 32;

@@ -154,10 +154,54 @@ void forward_alone(const AttendInputs& in, const at::Tensor& v, int64_t b,
   });
 }
 
+/// Decoding: too few queries to share keys, and packing the rows each selects is less work than packing all.
+bool selects_few(const AttendShape& n) {
+  return n.queries < kLeastTogether && 2 * n.queries * n.top_k < n.keys;
+}
+
+/// Every query and kv head by itself, over a copy of the rows it selects, of batch element b.
+void forward_few(const AttendInputs& in, const at::Tensor& v, int64_t b,
+                 ops::AttentionResult& result) {
+  const AttendShape& n = in.n;
+  const RowKernels& rows = in.kernels.rows(is_bf16(in.q));
+  for_each_block(n.queries * n.kv_heads, [&](int64_t task) {
+    const int64_t t = task / n.kv_heads, g = task % n.kv_heads;
+    const int64_t head = (b * n.queries + t) * n.heads + g * n.group();
+    ForwardBlock block{};
+    block.query = query_block(in, nullptr, b, g, t, t + 1);
+    block.query.keys = *block.query.counts;
+    block.kv_heads = 1;
+    block.v_width = n.v_width;
+    block.v_padded = n.v_padded;
+    block.out = mutable_element(result.out, head * n.v_width);
+    block.out_token = n.heads * n.v_width;
+    block.lse = result.lse.mutable_data_ptr<float>() + head;
+    block.lse_token = n.heads;
+    auto* k = scratch<float>(Slot::kAttendRows, n.top_k * (n.padded + n.v_padded + 1));
+    float* values = k + n.top_k * n.padded;
+    auto* places = reinterpret_cast<int32_t*>(values + n.top_k * n.v_padded);
+    for (int64_t i = 0; i < block.query.keys; ++i) {
+      const int64_t row = (b * n.keys + block.query.ids[i]) * n.kv_heads + g;
+      rows.pack(element(in.k, row * n.width), 0, 1, n.width, n.padded, k + i * n.padded);
+      rows.pack(element(v, row * n.v_width), 0, 1, n.v_width, n.v_padded, values + i * n.v_padded);
+      places[i] = static_cast<int32_t>(i);
+    }
+    block.query.k = k;
+    block.v = values;
+    block.query.ids = places;
+    block.query.scratch = scratch<float>(Slot::kAttendTask, in.kernels.forward_scratch(block));
+    in.kernels.forward(block);
+  });
+}
+
 /// One batch element where few heads share a kv head.
 NarrowCount forward_element(const NarrowCall& call) {
   const AttendKernels& kernels = call.in.kernels;
   const bool bf16 = is_bf16(call.in.q);
+  if (selects_few(call.in.n) && call.choice == NarrowChoice::kMeasured) {
+    forward_few(call.in, call.v, call.b, call.result);
+    return {};
+  }
   if (bf16 && kernels.narrow != nullptr) return narrow_element(call, *kernels.narrow);
   std::vector<QueryRange> left{{0, call.in.n.queries}};
   NarrowCount count;

@@ -10,9 +10,6 @@
 namespace dsa::cpu {
 namespace {
 
-/// Fewer queries than this can have no tile of 32 x 32 pairs that is worth the arithmetic.
-constexpr int64_t kLeastTogether = 8;
-
 int64_t rounded(int64_t n) {
   return (n + 31) / 32 * 32;
 }

@@ -11,6 +11,9 @@ namespace dsa::cpu {
 
 inline constexpr int64_t kPackedKeys = 256;  ///< of one packing task
 
+/// Fewer queries than this can have no tile of 32 x 32 pairs that is worth the arithmetic.
+inline constexpr int64_t kLeastTogether = 8;
+
 struct AttendInputs {
   const AttendKernels& kernels;
   const AttendShape& n;

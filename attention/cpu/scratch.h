@@ -10,6 +10,7 @@ namespace dsa::cpu {
 enum class Slot {
   kAttendCall,   ///< by the calling thread, shared by its workers: repacked tensors
   kAttendTask,   ///< by each worker, for one block of queries
+  kAttendRows,   ///< by each worker, for the rows one query selects
   kAttendLists,  ///< transposed selection of the backward pass
   kAttendOrder,  ///< in which order its blocks read rows
   kSelectCall,
