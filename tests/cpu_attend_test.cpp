@@ -241,7 +241,7 @@ TEST_CASE("decoding copies the selected rows alone, and its bits are those of co
     REQUIRE(at::equal(few.out, all.out));
     REQUIRE(at::equal(few.lse, all.lse));
     REQUIRE(scratch <= 1 << 20);
-    REQUIRE(scratch_all > 16384 * 2 * (40 + 24) * 4);  // the measurement sees the copies
+    REQUIRE(scratch_all >= 16384 * 2 * (40 + 24) * 4);  // the measurement sees the copies
   }
 }
 
