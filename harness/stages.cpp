@@ -11,10 +11,6 @@ double chosen(double own, double otherwise) {
   return own > 0 ? own : otherwise;
 }
 
-void require_not_negative_number(const char* field, double value) {
-  require(std::isfinite(value) && value >= 0, field, " is ", value, "; it must be 0 or more");
-}
-
 void check_recipe(const TrainConfig& c) {
   const std::string& recipe = c.recipe;
   require(recipe == "as-given" || recipe == "scratch" || recipe == "warmup-sparse" ||
@@ -51,17 +47,21 @@ void check_recipe(const TrainConfig& c) {
 
 }  // namespace
 
+void require_not_negative(const char* field, double value) {
+  require(std::isfinite(value) && value >= 0, field, " is ", value, "; it must be 0 or more");
+}
+
 void check_stages(const TrainConfig& c) {
-  require_not_negative_number("train.dense-steps", static_cast<double>(c.dense_steps));
-  require_not_negative_number("train.indexer-steps", static_cast<double>(c.indexer_steps));
+  require_not_negative("train.dense-steps", static_cast<double>(c.dense_steps));
+  require_not_negative("train.indexer-steps", static_cast<double>(c.indexer_steps));
   require(c.dense_steps + c.indexer_steps <= c.steps, "train.dense-steps is ", c.dense_steps,
           " and train.indexer-steps ", c.indexer_steps,
           "; together they must not exceed train.steps, which is ", c.steps);
-  require_not_negative_number("train.stage1-learning-rate", c.stage1_learning_rate);
-  require_not_negative_number("train.stage2-learning-rate", c.stage2_learning_rate);
-  require_not_negative_number("train.stage2-indexer-learning-rate", c.stage2_indexer_learning_rate);
-  require_not_negative_number("train.stage1-loss-factor", c.stage1_loss_factor);
-  require_not_negative_number("train.stage2-loss-factor", c.stage2_loss_factor);
+  require_not_negative("train.stage1-learning-rate", c.stage1_learning_rate);
+  require_not_negative("train.stage2-learning-rate", c.stage2_learning_rate);
+  require_not_negative("train.stage2-indexer-learning-rate", c.stage2_indexer_learning_rate);
+  require_not_negative("train.stage1-loss-factor", c.stage1_loss_factor);
+  require_not_negative("train.stage2-loss-factor", c.stage2_loss_factor);
   const bool of_stage1 = c.stage1_learning_rate > 0 || c.stage1_loss_factor != 1;
   require(!of_stage1 || c.indexer_steps > 0,
           "train.stage1-learning-rate or train.stage1-loss-factor is set, but train.indexer-steps "

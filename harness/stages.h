@@ -4,6 +4,9 @@
 
 namespace dsa {
 
+/// @throws Error unless the value is a number, finite and at least 0.
+void require_not_negative(const char* field, double value);
+
 /// @throws Error for stages that contradict each other, the recipe or the number of steps.
 void check_stages(const TrainConfig& config);
 

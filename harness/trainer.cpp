@@ -57,10 +57,6 @@ void require_choice(const char* field, const std::string& value, const char* fir
           second);
 }
 
-void require_not_negative(const char* field, double value) {
-  require(std::isfinite(value) && value >= 0, field, " is ", value, "; it must be 0 or more");
-}
-
 }  // namespace
 
 void check(const TrainConfig& config) {
