@@ -28,6 +28,24 @@ struct Way {  // pins how blocks of queries go, for the current scope
   ~Way() { cpu::choose_narrow(cpu::NarrowChoice::kMeasured); }
 };
 
+/// @param allowed  how far a log-sum-exp of that size may be off
+template <class Allowed>
+void check_lse(const Oracle& exact, const at::Tensor& found, const Allowed& allowed) {
+  const float* lse = found.const_data_ptr<float>();
+  for (size_t i = 0; i < exact.lse.size(); ++i) {
+    INFO("lse of row " << i << ": " << lse[i] << ", exact " << exact.lse[i]);
+    if (std::isinf(exact.lse[i]))
+      REQUIRE(lse[i] == -INFINITY);
+    else
+      REQUIRE(std::abs(lse[i] - exact.lse[i]) <= allowed(std::abs(exact.lse[i])));
+  }
+}
+
+/// In float32.
+inline void check_lse(const Oracle& exact, const at::Tensor& found) {
+  check_lse(exact, found, [](double size) { return 2e-6 * std::max(1.0, size); });
+}
+
 inline void check(const char* what, WorstRow worst, double bound) {
   INFO(what << ": worst row " << worst.row << " has error " << worst.error);
   CHECK(worst.error <= bound);

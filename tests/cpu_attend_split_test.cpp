@@ -26,14 +26,7 @@ ops::AttentionResult attend(const AttendInputs& in, NarrowChoice choice, int thr
 double error_of(const AttendCase& c, const Oracle& exact, const ops::AttentionResult& found) {
   const WorstRow worst = worst_row(found.out, exact.out, c.v_width);
   INFO("worst row " << worst.row << " has error " << worst.error);
-  const float* lse = found.lse.const_data_ptr<float>();
-  for (size_t i = 0; i < exact.lse.size(); ++i) {
-    INFO("lse of row " << i << ": " << lse[i] << ", exact " << exact.lse[i]);
-    if (std::isinf(exact.lse[i]))
-      REQUIRE(lse[i] == -INFINITY);
-    else
-      REQUIRE(std::abs(lse[i] - exact.lse[i]) <= 2e-6 * std::max(1.0, std::abs(exact.lse[i])));
-  }
+  check_lse(exact, found.lse);
   return worst.error;
 }
 
