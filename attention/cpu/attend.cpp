@@ -59,9 +59,8 @@ int64_t shared_queries(const AttendShape& n) {
   return std::min(fair, int64_t{16});
 }
 
-/// Queries [begin, end) of batch element b and the heads of kv head g; `keys` are its packed rows.
-QueryBlock query_block(const AttendInputs& in, const float* keys, int64_t b, int64_t g,
-                       int64_t begin, int64_t end) {
+/// Queries [begin, end) of batch element b and the heads of kv head g; packed keys are the caller's.
+QueryBlock query_block(const AttendInputs& in, int64_t b, int64_t g, int64_t begin, int64_t end) {
   const AttendShape& n = in.n;
   const int64_t row = b * n.queries + begin;
   QueryBlock block{};
@@ -72,7 +71,6 @@ QueryBlock query_block(const AttendInputs& in, const float* keys, int64_t b, int
   block.heads = n.group();
   block.width = n.width;
   block.padded = n.padded;
-  block.k = keys + g * n.keys * n.padded;
   block.ids = in.selection.indices.const_data_ptr<int32_t>() + row * n.top_k;
   block.counts = in.selection.count.const_data_ptr<int32_t>() + row;
   block.top_k = n.top_k;
@@ -118,6 +116,23 @@ void shared_forward(const AttendInputs& in, const SharedKernel& kernel, const at
   });
 }
 
+/// These queries and some heads from kv head g on; packed rows, ids and scratch are the caller's.
+ForwardBlock forward_block(const AttendInputs& in, int64_t b, int64_t g, QueryRange queries,
+                           ops::AttentionResult& result) {
+  const AttendShape& n = in.n;
+  const int64_t head = (b * n.queries + queries.begin) * n.heads + g * n.group();
+  ForwardBlock block{};
+  block.query = query_block(in, b, g, queries.begin, queries.end);
+  block.kv_heads = 1;
+  block.v_width = n.v_width;
+  block.v_padded = n.v_padded;
+  block.out = mutable_element(result.out, head * n.v_width);
+  block.out_token = n.heads * n.v_width;
+  block.lse = result.lse.mutable_data_ptr<float>() + head;
+  block.lse_token = n.heads;
+  return block;
+}
+
 /// Every query by itself, of some of batch element b.
 void forward_alone(const AttendInputs& in, const at::Tensor& v, int64_t b,
                    const std::vector<QueryRange>& ranges, ops::AttentionResult& result) {
@@ -138,17 +153,10 @@ void forward_alone(const AttendInputs& in, const at::Tensor& v, int64_t b,
     const QueryRange queries =
         steps[static_cast<size_t>(blocks - 1 - task / parts)];  // longest first
     const int64_t part = task % parts, g = n.kv_heads * part / parts;
-    const int64_t head = (b * n.queries + queries.begin) * n.heads + g * n.group();
-    ForwardBlock block{};
-    block.query = query_block(in, keys, b, g, queries.begin, queries.end);
+    ForwardBlock block = forward_block(in, b, g, queries, result);
     block.kv_heads = n.kv_heads * (part + 1) / parts - g;
+    block.query.k = keys + g * n.keys * n.padded;
     block.v = values + g * n.keys * n.v_padded;
-    block.v_width = n.v_width;
-    block.v_padded = n.v_padded;
-    block.out = mutable_element(result.out, head * n.v_width);
-    block.out_token = n.heads * n.v_width;
-    block.lse = result.lse.mutable_data_ptr<float>() + head;
-    block.lse_token = n.heads;
     block.query.scratch = scratch<float>(Slot::kAttendTask, in.kernels.forward_scratch(block));
     in.kernels.forward(block);
   });
@@ -166,17 +174,8 @@ void forward_few(const AttendInputs& in, const at::Tensor& v, int64_t b,
   const RowKernels& rows = in.kernels.rows(is_bf16(in.q));
   for_each_block(n.queries * n.kv_heads, [&](int64_t task) {
     const int64_t t = task / n.kv_heads, g = task % n.kv_heads;
-    const int64_t head = (b * n.queries + t) * n.heads + g * n.group();
-    ForwardBlock block{};
-    block.query = query_block(in, nullptr, b, g, t, t + 1);
+    ForwardBlock block = forward_block(in, b, g, {t, t + 1}, result);
     block.query.keys = *block.query.counts;
-    block.kv_heads = 1;
-    block.v_width = n.v_width;
-    block.v_padded = n.v_padded;
-    block.out = mutable_element(result.out, head * n.v_width);
-    block.out_token = n.heads * n.v_width;
-    block.lse = result.lse.mutable_data_ptr<float>() + head;
-    block.lse_token = n.heads;
     auto* k = scratch<float>(Slot::kAttendRows, n.top_k * (n.padded + n.v_padded + 1));
     float* values = k + n.top_k * n.padded;
     auto* places = reinterpret_cast<int32_t*>(values + n.top_k * n.v_padded);
@@ -237,7 +236,8 @@ void mass_element(const AttendInputs& in, const at::Tensor& lse, int64_t b, at::
     block.weight = 1.0f / static_cast<float>(n.heads);
     block.mass = mass.mutable_data_ptr<float>() + row * n.top_k;
     for (int64_t g = 0; g < n.kv_heads; ++g) {  // one after the other: a fixed order of sums
-      block.query = query_block(in, keys, b, g, begin, end);
+      block.query = query_block(in, b, g, begin, end);
+      block.query.k = keys + g * n.keys * n.padded;
       block.query.scratch = scratch<float>(Slot::kAttendTask, in.kernels.mass_scratch(block));
       block.lse = lse.const_data_ptr<float>() + row * n.heads + g * n.group();
       in.kernels.mass(block);
