@@ -8,6 +8,7 @@
 #include <array>
 #include <chrono>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -87,10 +88,15 @@ struct StageClock::State {
   std::vector<std::pair<uint64_t, Category>> forward_of = {
       {at::sequence_number::peek(), Category::kOther}};
   at::CallbackHandle on_backward_node = at::INVALID_CALLBACK_HANDLE;
+  /// Between two nodes of a backward pass: of the one before. What follows a node (sums of its
+  /// gradients with others', and into leaves) is its work.
+  std::optional<Category> last_node;
+
+  Category current() const { return last_node.value_or(open.back()); }
 
   void charge() {
     const auto now = Clock::now();
-    seconds[static_cast<size_t>(open.back()) - 1] +=
+    seconds[static_cast<size_t>(current()) - 1] +=
         std::chrono::duration<double>(now - since).count();
     since = now;
   }
@@ -105,12 +111,20 @@ struct StageClock::State {
 
   void enter(Category category) {
     charge();
+    last_node.reset();
     open.push_back(category);
   }
 
   void leave() {
     charge();
+    last_node.reset();
     if (open.size() > 1) open.pop_back();  // the range may be older than this clock
+  }
+
+  void leave_node() {
+    const Category node = open.back();
+    leave();
+    last_node = node;
   }
 
   Category forward_category(int64_t sequence_number) const {
@@ -129,13 +143,13 @@ std::unique_ptr<at::ObserverContext> before_backward_node(const at::RecordFuncti
   if (!active_clock) return nullptr;
   // Leaves sum gradients under the largest number there is, -1 as signed: no forward of their own.
   const bool is_leaf = node.seqNr() < 0;
-  active_clock->enter(is_leaf ? active_clock->open.back()
+  active_clock->enter(is_leaf ? active_clock->current()
                               : active_clock->forward_category(node.seqNr()));
   return nullptr;
 }
 
 void after_backward_node(const at::RecordFunction&, at::ObserverContext*) {
-  if (active_clock) active_clock->leave();
+  if (active_clock) active_clock->leave_node();
 }
 
 }  // namespace

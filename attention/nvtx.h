@@ -44,7 +44,8 @@ class Range {
 /// The backward pass is split too, with no markers in the model: an autograd node is charged to the
 /// category that was open when its forward ran (both sides know its sequence number). CPU graphs
 /// only, whose backward runs on the calling thread; call `backward` while the clock of its forward
-/// lives. Gradients' sums at a fork and into leaves go to the range around `backward`, else kOther.
+/// lives, in a range of its own: sums of gradients at a fork and into leaves are charged to the node
+/// before them, until a range begins or ends.
 class StageClock {
  public:
   StageClock();

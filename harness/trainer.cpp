@@ -141,13 +141,19 @@ StepResult Trainer::step() {
   }();
   parts.model->train();
   const bool staged = parts.model->set_stage(stage_of(parts.config, parts.step));
-  parts.optimizer->forget_gradients();
+  {
+    const nvtx::Range range("forget_gradients", Category::kOptimizer);
+    parts.optimizer->forget_gradients();
+  }
   const ModelOutput output = parts.model->forward(batch.tokens, batch.targets);
   const at::Tensor loss =
       parts.model->training_loss(output, indexer_loss_factor(parts.config, parts.step));
   require(std::isfinite(loss.item<double>()), parts.here(), ": the loss is ", loss.item<double>(),
           "; lower train.learning-rate or lengthen train.warmup-steps");
-  loss.backward();
+  {
+    const nvtx::Range range("backward", Category::kOther);
+    loss.backward();
+  }
   StepResult result;
   {
     const nvtx::Range range("optimizer", Category::kOptimizer);

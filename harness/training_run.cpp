@@ -1,8 +1,8 @@
 #include "harness/training_run.h"
 
-#include "attention/nvtx.h"
 #include "harness/denormals.h"
 #include "harness/memory.h"
+#include "harness/stage_trace.h"
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/zeros.h>
@@ -139,24 +139,11 @@ class Run {
 
   /// Three steps past the end of the run, whose numbers are already taken; the median one is kept.
   void trace_stages() {
-    using nvtx::Category;
-    std::vector<std::pair<double, std::map<std::string, double>>> traces;
-    for (int i = 0; i < 3; ++i) {
-      const nvtx::StageClock clock;
-      trainer_->step();
-      std::map<std::string, double> stages;
-      double total = 0;
-      for (int id = static_cast<int>(Category::kSetup); id <= static_cast<int>(Category::kOther);
-           ++id) {
-        const auto category = static_cast<Category>(id);
-        const double seconds = clock.seconds(category);
-        total += seconds;
-        if (seconds > 0) stages[nvtx::name(category)] = seconds;
-      }
-      traces.emplace_back(total, stages);
-    }
-    std::sort(traces.begin(), traces.end());
-    result_.stage_seconds = traces[1].second;
+    std::vector<StageTrace> traces;
+    for (int i = 0; i < 3; ++i) traces.push_back(traced_step(*trainer_));
+    std::sort(traces.begin(), traces.end(),
+              [](const StageTrace& a, const StageTrace& b) { return a.seconds < b.seconds; });
+    result_.stage_seconds = traces[1].stages;
   }
 
   TrainingJob job_;

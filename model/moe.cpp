@@ -1,6 +1,5 @@
 #include "model/moe.h"
 
-#include "attention/nvtx.h"
 #include "attention/weights.h"
 
 #include <ATen/Functions.h>
@@ -77,7 +76,6 @@ Moe::Moe(int64_t d_model, const ModelConfig& config)
 }
 
 MlpOutput Moe::forward(const at::Tensor& hidden) {
-  const nvtx::Range range("moe", nvtx::Category::kMoe, hidden.size(1));
   const at::Tensor tokens = hidden.flatten(0, 1);
   at::Tensor logits = at::linear(tokens, router_);
   if (is_training() && router_noise_ > 0) {

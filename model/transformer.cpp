@@ -46,11 +46,21 @@ class Block : public torch::nn::Module {
     at::Tensor hidden, indexer_loss, router_loss;
   };
   Output forward(const at::Tensor& hidden, const at::Tensor& positions) {
-    const AttentionOutput attended =
-        attention_->forward(attention_norm_->forward(hidden), positions);
-    const at::Tensor between = hidden + drop(attended.hidden);
-    const MlpOutput mixed = mlp(mlp_norm_->forward(between));
-    return {between + drop(mixed.hidden), attended.indexer_loss, mixed.router_loss};
+    Output output;
+    at::Tensor between;
+    {
+      const nvtx::Range range("attention_branch", nvtx::Category::kAttention, hidden.size(1));
+      const AttentionOutput attended =
+          attention_->forward(attention_norm_->forward(hidden), positions);
+      between = hidden + drop(attended.hidden);
+      output.indexer_loss = attended.indexer_loss;
+    }
+    const nvtx::Range range("moe_branch", nvtx::Category::kMoe, hidden.size(1));
+    const at::Tensor normed = mlp_norm_->forward(between);
+    const MlpOutput mixed = moe_ ? moe_->forward(normed) : MlpOutput{mlp_->forward(normed), {}};
+    output.hidden = between + drop(mixed.hidden);
+    output.router_loss = mixed.router_loss;
+    return output;
   }
 
   const std::shared_ptr<AttentionLayer>& attention() const { return attention_; }
@@ -58,11 +68,6 @@ class Block : public torch::nn::Module {
  private:
   at::Tensor drop(const at::Tensor& branch) const {
     return at::dropout(branch, dropout_, is_training());
-  }
-  MlpOutput mlp(const at::Tensor& hidden) {
-    if (moe_) return moe_->forward(hidden);
-    const nvtx::Range range("mlp", nvtx::Category::kMoe, hidden.size(1));
-    return {mlp_->forward(hidden), {}};
   }
 
   double dropout_;
@@ -151,7 +156,10 @@ Transformer::Trunk Transformer::trunk(const at::Tensor& tokens) {
   require(tokens.dim() == 2 && tokens.scalar_type() == at::kLong, "tokens are ",
           tokens.scalar_type(), " ", tokens.sizes(), "; they must be int64 [B, T]");
   const at::Tensor positions = at::arange(tokens.size(1), tokens.options());
-  at::Tensor hidden = at::embedding(parts_->embedding, tokens);
+  at::Tensor hidden = [&] {
+    const nvtx::Range range("embedding", nvtx::Category::kHead, tokens.size(1));
+    return at::embedding(parts_->embedding, tokens);
+  }();
   std::vector<at::Tensor> indexer_losses, router_losses;
   for (const auto& block : parts_->blocks) {
     const Block::Output output = block->forward(hidden, positions);
@@ -159,6 +167,7 @@ Transformer::Trunk Transformer::trunk(const at::Tensor& tokens) {
     if (output.indexer_loss.defined()) indexer_losses.push_back(output.indexer_loss);
     if (output.router_loss.defined()) router_losses.push_back(output.router_loss);
   }
+  const nvtx::Range range("final_norm", nvtx::Category::kHead, tokens.size(1));
   return {parts_->final_norm->forward(hidden), mean_of(indexer_losses), mean_of(router_losses)};
 }
 
