@@ -21,6 +21,9 @@ int run(const CommandLine& line, const std::string& command);
 /// Measures what the goals of --goals need, both sides of each by turns, and says which are reached.
 int goals(const CommandLine& line, const std::string& command);
 
+/// Training steps of one variant, length and seed, as standard input asks; docs/training.md.
+int steps(const CommandLine& line);
+
 /// Prints benchmarks, variants and backends, one line each.
 int list(const CommandLine& line);
 

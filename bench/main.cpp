@@ -27,6 +27,7 @@ int command(const std::vector<std::string>& argv) {
     return dsa::bench::kFine;
   }
   if (line.subcommand == "list") return dsa::bench::list(line);
+  if (line.subcommand == "steps") return dsa::bench::steps(line);
   std::string text;
   for (const auto& word : argv) text.append(text.empty() ? "" : " ").append(quoted(word));
   if (line.subcommand == "goals") return dsa::bench::goals(line, text);

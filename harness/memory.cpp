@@ -46,6 +46,14 @@ void restore_allocator() {
 
 }  // namespace
 
+std::optional<double> resident_bytes() {
+  return status_bytes("VmRSS");
+}
+
+std::optional<double> peak_resident_bytes() {
+  return status_bytes("VmHWM");
+}
+
 std::optional<double> peak_bytes(const std::function<void()>& work) {
   map_large_blocks();
   malloc_trim(0);
@@ -54,9 +62,9 @@ std::optional<double> peak_bytes(const std::function<void()>& work) {
     ~Restore() { restore_allocator(); }
   } const restore;
   if (!reset_high_water_mark()) return std::nullopt;
-  const auto before = status_bytes("VmRSS");
+  const auto before = resident_bytes();
   work();
-  const auto peak = status_bytes("VmHWM");
+  const auto peak = peak_resident_bytes();
   if (!before || !peak) return std::nullopt;
   return std::max(0.0, *peak - *before);
 }

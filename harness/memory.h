@@ -11,6 +11,10 @@ namespace dsa {
 /// operating system does not let us reset the mark.
 std::optional<double> peak_bytes(const std::function<void()>& work);
 
+/// Resident now, and at most since the process began (or the mark was reset), in bytes.
+std::optional<double> resident_bytes();
+std::optional<double> peak_resident_bytes();
+
 /// Called once at start of an executable: large malloc blocks are kept and reused instead of being
 /// mapped anew in every call (page faults made torch's gather 2 times slower and noisy).
 void keep_freed_memory();
