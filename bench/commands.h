@@ -16,13 +16,18 @@ enum Exit {
 };
 
 /// Measures and trains what is selected. @param command  argv, shell-quoted
-int run(const CommandLine& line, const std::string& command);
+/// @param curves  measure what audit 5 needs as well
+int run(const CommandLine& line, const std::string& command, bool curves = false);
 
 /// Measures what the goals of --goals need, both sides of each by turns, and says which are reached.
 int goals(const CommandLine& line, const std::string& command);
 
 /// Training steps of one variant, length and seed, as standard input asks; docs/training.md.
 int steps(const CommandLine& line);
+
+/// Trains the baseline and the variants asked for (candidates, if none) briefly at the shortest length,
+/// and judges them by every audit.
+int audit(const CommandLine& line, const std::string& command);
 
 /// Prints benchmarks, variants and backends, one line each.
 int list(const CommandLine& line);

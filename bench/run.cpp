@@ -1,5 +1,6 @@
 // `dsa-bench run`: refuse what cannot work before anything is measured, then let Google Benchmark
 // drive the selected rows, and leave a run folder whatever happens.
+#include "bench/audits.h"
 #include "bench/commands.h"
 #include "bench/google.h"
 #include "bench/reporter.h"
@@ -78,6 +79,8 @@ int finish(Session& session, bool quiet) {
   } else if (session.gate_failed || (session.seed_failed && session.config.strict)) {
     status = "failed", code = kGateFailed;
     error = "some benchmarks failed, see failures.json";
+  } else if (session.failed_audits > 0 && session.config.strict) {
+    code = kGateFailed;  // the run itself is whole
   }
   recorder.finish(status, error);
   if (quiet) return code;
@@ -88,9 +91,35 @@ int finish(Session& session, bool quiet) {
   return code;
 }
 
+/// What `chosen` trains, in the order of the table. Audits compare it with the baseline.
+std::vector<std::string> trained_variants(const std::vector<Row*>& chosen) {
+  std::vector<std::string> names;
+  for (const auto& row : variants()) {
+    const bool trained = std::any_of(chosen.begin(), chosen.end(), [&](const Row* benchmark) {
+      return benchmark->seeds > 0 && benchmark->labels.at("variant") == row.name;
+    });
+    if (trained) names.push_back(row.name);
+  }
+  return names;
+}
+
+/// The measuring part of a run: audits around what Google Benchmark drives.
+void measure(const std::vector<Row*>& chosen, Session& session, bool curves,
+             std::unique_ptr<benchmark::BenchmarkReporter> format) {
+  std::optional<AuditBook> audits;
+  if (trains(chosen) && session.config.audit.with_training && !session.config.dry_run) {
+    audits.emplace(session, trained_variants(chosen));
+    audits->before();
+    if (curves) audits->measure_curves();
+  }
+  Reporter reporter(chosen, session, std::move(format));
+  benchmark::RunSpecifiedBenchmarks(&reporter);
+  if (audits && !stop_requested()) session.failed_audits = audits->after();
+}
+
 }  // namespace
 
-int run(const CommandLine& line, const std::string& command) {
+int run(const CommandLine& line, const std::string& command, bool curves) {
   const RunConfig& asked = line.config;
   check(asked);
   refuse_unfit_build(asked);
@@ -122,13 +151,38 @@ int run(const CommandLine& line, const std::string& command) {
   }
   catch_interrupts();
   try {
-    Reporter reporter(chosen, session, std::move(format));
-    benchmark::RunSpecifiedBenchmarks(&reporter);
+    measure(chosen, session, curves, std::move(format));
   } catch (const std::exception& error) {
     session.recorder->finish("failed", sentence_of(error));
     throw;
   }
   return finish(session, asked.quiet);
+}
+
+int audit(const CommandLine& line, const std::string& command) {
+  CommandLine brief = line;
+  RunConfig& config = brief.config;
+  config.suites = {"training"};
+  config.audit.with_training = true;
+  config.lengths.resize(1);
+  config.seeds.resize(1);
+  const int64_t most = config.audit.steps;
+  require(config.train.dense_steps + config.train.indexer_steps < most, "--audit.steps is ", most,
+          ", but the stages before the sparse one alone take ",
+          config.train.dense_steps + config.train.indexer_steps, "; give more");
+  config.train.steps = most;
+  config.train.evaluate_every = 0;
+  config.train.quality_windows = std::max<int64_t>(config.train.quality_windows, 4);
+  std::vector<std::string> wanted;
+  for (const auto& row : variants()) {
+    const auto& names = config.variants;
+    const bool asked = names.empty()
+                           ? row.role == "candidate"
+                           : std::find(names.begin(), names.end(), row.name) != names.end();
+    if (asked || row.role == "baseline") wanted.push_back(row.name);
+  }
+  config.variants = wanted;
+  return run(brief, command, /*curves=*/true);
 }
 
 }  // namespace dsa::bench

@@ -27,6 +27,7 @@ struct Session {
   /// Kernel rows without their length -> work and seconds of the last length measured.
   std::map<std::string, std::pair<double, double>> speeds;
   bool gate_failed = false, seed_failed = false;
+  int failed_audits = 0;
 
   std::string label() const { return config.profile ? "profiled" : ""; }
 };

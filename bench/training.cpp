@@ -195,8 +195,16 @@ void TrainingRow::record_seed(size_t index, const TrainingResult& r, double cpu_
   if (r.peak_bytes > 0) add("peak_memory", "bytes", Better::kLower, r.peak_bytes);
   add("parameters", "1", Better::kNeither, static_cast<double>(r.parameters));
   add("active_parameters", "1", Better::kNeither, static_cast<double>(r.active_parameters));
+  add("indexer_parameters", "1", Better::kNeither, static_cast<double>(r.indexer_parameters));
   add("flops_per_token", "FLOP", Better::kNeither, r.flops_per_token);
   add("flop_ratio", "1", Better::kNeither, all.flops / ours.flops);
+  for (size_t layer = 0; layer < r.untrained_selection.size(); ++layer) {
+    const SelectionQuality& drawn = r.untrained_selection[layer];
+    const std::map<std::string, std::string> place = {{"layer", std::to_string(layer)}};
+    append("untrained_selection_recall", "1", Better::kNeither, index, drawn.recall, session,
+           place);
+    append("untrained_selection_kl", "nats", Better::kNeither, index, drawn.kl, session, place);
+  }
   for (const auto& [stage, seconds] : r.stage_seconds) {
     append("stage_time", "s", Better::kLower, index, seconds, session, {{"stage", stage}});
   }

@@ -2,6 +2,7 @@
 // the same batches, because nothing here knows of one.
 #include "attention/random.h"
 #include "harness/data.h"
+#include "harness/window_split.h"
 #include "model/head.h"
 
 #include <ATen/ops/empty.h>
@@ -13,14 +14,6 @@
 namespace dsa {
 namespace {
 
-constexpr uint64_t kSplitSeed = 42;  // the seed's; every run must hold out the same windows
-
-void require_window(const Corpus& corpus, const char* part, int64_t tokens, int64_t length) {
-  require(tokens > length, "data.path: ", corpus.source, " has ", tokens, " ", part,
-          " tokens, but one window of length ", length, " needs ", length + 1,
-          "; choose a shorter length or bring more data");
-}
-
 void copy_window(const at::Tensor& from, int64_t start, const Batch& batch, int64_t row) {
   const int64_t length = batch.tokens.size(1);
   const auto* ids = from.data_ptr<int64_t>() + start;
@@ -31,32 +24,6 @@ void copy_window(const at::Tensor& from, int64_t start, const Batch& batch, int6
 
 Batch empty_batch(int64_t rows, int64_t length) {
   return {at::empty({rows, length}, at::kLong), at::empty({rows, length}, at::kLong)};
-}
-
-/// Starts of the stride-1 windows, shuffled once: the last ones are validation.
-struct WindowSplit {
-  std::vector<int64_t> train, validation;
-};
-
-WindowSplit split_windows(const Corpus& corpus, int64_t length) {
-  require_window(corpus, "", corpus.all.size(0), length);
-  const int64_t count = corpus.all.size(0) - length;
-  WindowSplit split;
-  auto& starts = split.train;
-  starts.resize(static_cast<size_t>(count));
-  for (int64_t i = 0; i < count; ++i) starts[static_cast<size_t>(i)] = i;
-  Random random(kSplitSeed);
-  for (size_t i = starts.size(); i > 1; --i) std::swap(starts[i - 1], starts[random.below(i)]);
-  const auto held = static_cast<int64_t>(static_cast<double>(count) * corpus.validation_fraction);
-  require(held > 0 && held < count, "data.validation-fraction is ", corpus.validation_fraction,
-          ", which leaves one part of ", count, " windows empty; bring more data");
-  split.validation.assign(starts.end() - held, starts.end());
-  starts.resize(static_cast<size_t>(count - held));
-  if (corpus.max_validation_tokens > 0) {
-    const int64_t kept = std::max<int64_t>(1, corpus.max_validation_tokens / length);
-    split.validation.resize(static_cast<size_t>(std::min(held, kept)));
-  }
-  return split;
 }
 
 /// Rows start anywhere in `tokens`, or at one of `starts`.
@@ -150,30 +117,6 @@ std::vector<Batch> validation_tiles(const Corpus& corpus, int64_t length, int64_
   last.targets[0].narrow(0, 0, rest).copy_(tokens.narrow(0, whole * length + 1, rest));
   tiles.push_back(last);
   return tiles;
-}
-
-double validation_overlap(const Corpus& corpus, int64_t length) {
-  if (corpus.split != "random_windows") return 0;
-  const WindowSplit split = split_windows(corpus, length);
-  // covered[i]: how many training windows hold token i, by differences; then a prefix sum of "some".
-  std::vector<int64_t> covered(static_cast<size_t>(corpus.all.size(0)) + 1, 0);
-  for (const int64_t start : split.train) {
-    ++covered[static_cast<size_t>(start)];
-    --covered[static_cast<size_t>(start + length + 1)];
-  }
-  int64_t open = 0, sum = 0;
-  for (auto& value : covered) {
-    open += value;
-    value = sum;
-    sum += open > 0 ? 1 : 0;
-  }
-  int64_t seen = 0;
-  for (const int64_t start : split.validation) {
-    seen +=
-        covered[static_cast<size_t>(start + length + 1)] - covered[static_cast<size_t>(start + 1)];
-  }
-  return static_cast<double>(seen) /
-         static_cast<double>(static_cast<int64_t>(split.validation.size()) * length);
 }
 
 }  // namespace dsa

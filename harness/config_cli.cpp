@@ -171,6 +171,8 @@ CommandLine parse_command_line(const std::vector<std::string>& argv) {
       ->fallthrough();
   app.add_subcommand("steps", "training steps of one variant, as standard input asks for them")
       ->fallthrough();
+  app.add_subcommand("audit", "train briefly and judge whether the experiment may be believed")
+      ->fallthrough();
   app.add_subcommand("list", "print every benchmark, variant and backend")->fallthrough();
   app.set_config("--config", "",
                  "TOML file of these settings: [train] steps = 3 or train.steps = 3");
@@ -190,7 +192,7 @@ CommandLine parse_command_line(const std::vector<std::string>& argv) {
   } catch (const CLI::ParseError& error) {
     throw one_sentence(error.what());
   }
-  for (const char* command : {"list", "goals", "steps"}) {
+  for (const char* command : {"list", "goals", "steps", "audit"}) {
     if (app.got_subcommand(command)) line.subcommand = command;
   }
   // The same setting under its other name, recorded so that --resume goes on with the same rows.

@@ -67,10 +67,6 @@ class Batches {
 std::unique_ptr<Batches> training_batches(const Corpus& corpus, int64_t length, int64_t batch,
                                           uint64_t seed);
 
-/// Share of the scored validation tokens that also lie in the span of some training window: 0 for
-/// `contiguous`, nearly 1 for `random_windows`.
-double validation_overlap(const Corpus& corpus, int64_t length);
-
 /// All of validation in deterministic tiles of `length` tokens, the last one padded with targets of
 /// -100: every validation token but the first is scored once. With `random_windows` the tiles are the
 /// held-out windows. Batches may share memory with the corpus: do not write into them.

@@ -2,6 +2,7 @@
 // padded tile's tokens more than the others'.
 #include "attention/nvtx.h"
 #include "harness/trainer.h"
+#include "model/causality.h"
 #include "model/head.h"
 
 #include <ATen/TensorOperators.h>
@@ -73,8 +74,14 @@ Batch spread_windows(const std::vector<Batch>& tiles, int64_t count) {
   return {at::stack(tokens), at::stack(targets)};
 }
 
-std::vector<SelectionQuality> judged_layers(Transformer& model, const Batch& windows) {
+}  // namespace
+
+std::vector<SelectionQuality> judged_selections(Transformer& model, const std::vector<Batch>& tiles,
+                                                int64_t count) {
+  const Batch windows = spread_windows(tiles, count);
   if (!windows.tokens.defined()) return {};
+  const at::NoGradGuard no_grad;
+  const EvalMode eval(model);
   const auto layers = model.attention_layers();
   std::vector<AttentionCapture> captured(layers.size());
   for (size_t i = 0; i < layers.size(); ++i) layers[i]->capture = &captured[i];
@@ -90,8 +97,6 @@ std::vector<SelectionQuality> judged_layers(Transformer& model, const Batch& win
   return all;
 }
 
-}  // namespace
-
 Evaluation evaluate(Transformer& model, const std::vector<Batch>& tiles, double bytes_per_token,
                     int64_t quality_windows) {
   const at::NoGradGuard no_grad;
@@ -100,7 +105,7 @@ Evaluation evaluate(Transformer& model, const std::vector<Batch>& tiles, double 
   Sums sums;
   for (const Batch& tile : tiles) add(sums, tile, model.forward(tile.tokens, tile.targets));
   Evaluation result;
-  result.selection = judged_layers(model, spread_windows(tiles, quality_windows));
+  result.selection = judged_selections(model, tiles, quality_windows);
   model.train(was_training);
   double loss = 0;
   for (const double part : sums.loss) loss += part;

@@ -85,6 +85,22 @@ void visit_fields(C& c, V&& v) {
   v("seed", seed, "of all kernel inputs");
 }
 
+/// docs/audits.md
+struct AuditConfig {
+  bool with_training = true;
+  int64_t steps = 300;
+  std::vector<int64_t> lengths = {2048, 4096, 8192, 16384};
+};
+
+template <class C, class V>
+  requires is_a<C, AuditConfig>
+void visit_fields(C& c, V&& v) {
+  auto& [with_training, steps, lengths] = c;
+  v("with-training", with_training, "judge what a run trains before and after its training");
+  v("steps", steps, "steps of the trainings of `dsa-bench audit`");
+  v("lengths", lengths, "tokens at which `dsa-bench audit` measures time and memory of attention");
+}
+
 struct RunConfig {
   std::vector<int64_t> lengths = {64, 128, 256};
   std::vector<std::string> variants;
@@ -106,13 +122,14 @@ struct RunConfig {
   AttentionConfig attention;
   ModelConfig model;
   TrainConfig train;
+  AuditConfig audit;
 };
 
 template <class C, class V>
   requires is_a<C, RunConfig>
 void visit_fields(C& c, V&& v) {
   auto& [lengths, variants, seeds, suites, out, resume, goals, filter, select, dry_run, profile,
-         threads, isa, strict, quiet, kernels, data, attention, model, train] = c;
+         threads, isa, strict, quiet, kernels, data, attention, model, train, audit] = c;
   v("lengths", lengths,
     "tokens L of training rows, and of kernel rows unless --kernels.lengths is given");
   v("variants", variants, "attention variants to train; empty = every row of the table");
@@ -130,13 +147,14 @@ void visit_fields(C& c, V&& v) {
   v("threads", threads, "CPU threads of torch and our kernels; 0 = torch's choice");
   v("isa", isa,
     "instruction set of the cpu backend: auto, portable, avx2, avx512, avx512bf16, amx");
-  v("strict", strict, "a failed training seed makes the exit code 4, a missed goal 6");
+  v("strict", strict, "a failed training seed or audit makes the exit code 4, a missed goal 6");
   v("quiet", quiet, "no progress line, no table");
   v("kernels", kernels, "kernel benchmarks");
   v("data", data, "token data");
   v("attention", attention, "attention layer");
   v("model", model, "transformer");
   v("train", train, "training loop");
+  v("audit", audit, "audits");
 }
 
 /// @throws Error naming the field, its value and what it may be; nothing has been measured then.

@@ -130,6 +130,10 @@ class Trainer {
   std::unique_ptr<Parts> parts_;
 };
 
+/// By layer: the selections of that many whole windows, judged. Empty where there is nothing to judge.
+std::vector<SelectionQuality> judged_selections(Transformer& model, const std::vector<Batch>& tiles,
+                                                int64_t windows);
+
 /// @param quality_windows  whole windows, evenly spread, whose selections are judged; 0 = none
 Evaluation evaluate(Transformer& model, const std::vector<Batch>& tiles, double bytes_per_token,
                     int64_t quality_windows = 0);

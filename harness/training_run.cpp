@@ -1,5 +1,6 @@
 #include "harness/training_run.h"
 
+#include "harness/corpus_facts.h"
 #include "harness/denormals.h"
 #include "harness/memory.h"
 #include "harness/stage_trace.h"
@@ -81,6 +82,9 @@ class Run {
   void describe() {
     Transformer& model = trainer_->model();
     result_.parameters = model.parameter_count();
+    for (const auto& weight : model.indexer_parameters()) {
+      result_.indexer_parameters += weight.numel();
+    }
     result_.active_parameters = model.active_parameter_count();
     result_.flops_per_token = model.flops_per_token(job_.length);
     result_.top_k = resolved_top_k(job_.attention, job_.length);
@@ -101,6 +105,7 @@ class Run {
     }
     save();
     evaluate_now();
+    judge_untrained();
     if (hooks_.on_finish) hooks_.on_finish(trainer_->model());
     result_.finished = true;
   }
@@ -118,6 +123,23 @@ class Run {
     evaluation.step = trainer_->steps_done();
     result_.evaluations.push_back(evaluation);
     if (hooks_.on_evaluation) hooks_.on_evaluation(evaluation);
+  }
+
+  /// The trained model with its indexers as they were drawn, for as long as it takes to judge them.
+  void judge_untrained() {
+    const auto trained = trainer_->model().indexer_parameters();
+    if (trained.empty() || job_.train.quality_windows == 0) return;
+    const at::NoGradGuard no_grad;
+    const auto fresh = new_trainer(job_.train);
+    const auto drawn = fresh->model().indexer_parameters();
+    std::vector<at::Tensor> kept;
+    for (size_t i = 0; i < trained.size(); ++i) {
+      kept.push_back(trained[i].clone());
+      trained[i].copy_(drawn[i]);
+    }
+    result_.untrained_selection =
+        judged_selections(trainer_->model(), tiles_, job_.train.quality_windows);
+    for (size_t i = 0; i < trained.size(); ++i) trained[i].copy_(kept[i]);
   }
 
   void summarise() {

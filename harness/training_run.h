@@ -39,6 +39,9 @@ struct TrainingResult {
   int64_t top_k = 0;                            ///< resolved
   double validation_overlap = 0;                ///< see harness/data.h; 0 = sound
   std::map<std::string, double> stage_seconds;  ///< one traced step: "indexer", "attention", ...
+  /// By layer: what the indexers would select as they were drawn, on the trained model. Empty without.
+  std::vector<SelectionQuality> untrained_selection;
+  int64_t indexer_parameters = 0;
   std::vector<StepResult> steps;
   std::vector<Evaluation> evaluations;
 };

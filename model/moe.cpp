@@ -85,7 +85,23 @@ MlpOutput Moe::forward(const at::Tensor& hidden) {
   const auto [sorted, ids] = logits.sort(/*stable=*/true, /*dim=*/-1, /*descending=*/true);
   const at::Tensor chosen = ids.narrow(1, 0, n_active_).contiguous();
   const at::Tensor shares = sorted.narrow(1, 0, n_active_).softmax(-1);
+  const at::Tensor mixed = all_experts ? mixed_from_all(tokens, chosen, shares)
+                                       : mixed_from_sorted(tokens, chosen, shares);
+  return {mixed.view(hidden.sizes()), load_balance_loss(logits, chosen)};
+}
 
+at::Tensor Moe::mixed_from_all(const at::Tensor& tokens, const at::Tensor& chosen,
+                               const at::Tensor& shares) {
+  at::Tensor mixed = at::zeros_like(tokens);
+  for (size_t e = 0; e < experts_.size(); ++e) {
+    const at::Tensor share = at::where(chosen == static_cast<int64_t>(e), shares, 0.0).sum(1, true);
+    mixed = mixed + experts_[e]->forward(tokens) * share;
+  }
+  return mixed;
+}
+
+at::Tensor Moe::mixed_from_sorted(const at::Tensor& tokens, const at::Tensor& chosen,
+                                  const at::Tensor& shares) {
   const at::Tensor slots = chosen.flatten();
   const at::Tensor order = std::get<1>(slots.sort(/*stable=*/true, 0, /*descending=*/false));
   const at::Tensor inverse = inverse_permutation(order);
@@ -94,8 +110,7 @@ MlpOutput Moe::forward(const at::Tensor& hidden) {
   const at::Tensor done = experts_on_sorted(rows, at::bincount(slots, {}, n_experts));
   const at::Tensor weighted =
       done * Spread::apply(shares.flatten().unsqueeze(1), order, inverse, 1);
-  const at::Tensor mixed = GatheredSum::apply(weighted, order, inverse, n_active_);
-  return {mixed.view(hidden.sizes()), load_balance_loss(logits, chosen)};
+  return GatheredSum::apply(weighted, order, inverse, n_active_);
 }
 
 at::Tensor Moe::experts_on_sorted(const at::Tensor& rows, const at::Tensor& tokens_per_expert) {

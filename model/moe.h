@@ -26,8 +26,15 @@ class Moe : public torch::nn::Module {
  public:
   Moe(int64_t d_model, const ModelConfig& config);
   MlpOutput forward(const at::Tensor& hidden);  ///< [B, T, d_model]
+  /// Every expert on every token, the unwanted ones times 0: how a token is computed then depends on
+  /// no other token's routing, to the last bit. For audits; n_experts / n_active times the work.
+  bool all_experts = false;
 
  private:
+  at::Tensor mixed_from_all(const at::Tensor& tokens, const at::Tensor& chosen,
+                            const at::Tensor& shares);
+  at::Tensor mixed_from_sorted(const at::Tensor& tokens, const at::Tensor& chosen,
+                               const at::Tensor& shares);
   at::Tensor experts_on_sorted(const at::Tensor& rows, const at::Tensor& tokens_per_expert);
 
   int64_t n_active_;

@@ -64,6 +64,9 @@ class Block : public torch::nn::Module {
   }
 
   const std::shared_ptr<AttentionLayer>& attention() const { return attention_; }
+  void compute_all_experts(bool on) {
+    if (moe_) moe_->all_experts = on;
+  }
 
  private:
   at::Tensor drop(const at::Tensor& branch) const {
@@ -152,14 +155,15 @@ Transformer::Transformer(const std::string& variant_name, const AttentionConfig&
   parts_->final_norm = register_module("final_norm", std::make_shared<RmsNorm>(attention.d_model));
 }
 
-Transformer::Trunk Transformer::trunk(const at::Tensor& tokens) {
+at::Tensor Transformer::embed(const at::Tensor& tokens) const {
   require(tokens.dim() == 2 && tokens.scalar_type() == at::kLong, "tokens are ",
           tokens.scalar_type(), " ", tokens.sizes(), "; they must be int64 [B, T]");
-  const at::Tensor positions = at::arange(tokens.size(1), tokens.options());
-  at::Tensor hidden = [&] {
-    const nvtx::Range range("embedding", nvtx::Category::kHead, tokens.size(1));
-    return at::embedding(parts_->embedding, tokens);
-  }();
+  const nvtx::Range range("embedding", nvtx::Category::kHead, tokens.size(1));
+  return at::embedding(parts_->embedding, tokens);
+}
+
+Transformer::Trunk Transformer::trunk(at::Tensor hidden) {
+  const at::Tensor positions = at::arange(hidden.size(1), at::TensorOptions(at::kLong));
   std::vector<at::Tensor> indexer_losses, router_losses;
   for (const auto& block : parts_->blocks) {
     const Block::Output output = block->forward(hidden, positions);
@@ -174,7 +178,7 @@ Transformer::Trunk Transformer::trunk(const at::Tensor& tokens) {
 ModelOutput Transformer::forward(const at::Tensor& tokens, const at::Tensor& targets) {
   require(targets.sizes() == tokens.sizes(), "tokens are ", tokens.sizes(), " but targets ",
           targets.sizes(), "; they must have the same shape");
-  const Trunk trunk_output = trunk(tokens);
+  const Trunk trunk_output = trunk(embed(tokens));
   const nvtx::Range range("head", nvtx::Category::kHead, tokens.size(1));
   const HeadOutput head = linear_cross_entropy(trunk_output.hidden.flatten(0, 1), parts_->embedding,
                                                targets.flatten(), parts_->model.head_chunk);
@@ -194,7 +198,19 @@ at::Tensor Transformer::training_loss(const ModelOutput& output, double indexer_
 }
 
 at::Tensor Transformer::logits(const at::Tensor& tokens) {
-  return at::linear(trunk(tokens).hidden, parts_->embedding);
+  return at::linear(hidden_of(embed(tokens)), parts_->embedding);
+}
+
+at::Tensor Transformer::hidden_of(const at::Tensor& embedded) {
+  return trunk(embedded).hidden;
+}
+
+const at::Tensor& Transformer::embedding() const {
+  return parts_->embedding;
+}
+
+void Transformer::compute_all_experts(bool on) {
+  for (const auto& block : parts_->blocks) block->compute_all_experts(on);
 }
 
 std::vector<std::shared_ptr<AttentionLayer>> Transformer::attention_layers() {

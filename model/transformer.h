@@ -60,6 +60,12 @@ class Transformer : public torch::nn::Module {
   /// load_balance_weight * router_loss, of those that are defined.
   at::Tensor training_loss(const ModelOutput& output, double indexer_factor = 1) const;
   at::Tensor logits(const at::Tensor& tokens);  ///< [B, T, vocab_size], for audits and small tests
+  /// The two halves of logits(): tokens as vectors [B, T, d_model], and from them what the head reads,
+  /// [..., d_model]; logits are its products with the rows of embedding().
+  at::Tensor embed(const at::Tensor& tokens) const;
+  at::Tensor hidden_of(const at::Tensor& embedded);
+  const at::Tensor& embedding() const;  ///< [vocab_size, d_model]
+  void compute_all_experts(bool on);    ///< see Moe::all_experts
   std::vector<std::shared_ptr<AttentionLayer>> attention_layers();
   /// Of every layer that has stages; kIndexer freezes all parameters but the indexers'. False, and
   /// nothing done, if no layer has any.
@@ -76,14 +82,8 @@ class Transformer : public torch::nn::Module {
   struct Trunk {
     at::Tensor hidden, indexer_loss, router_loss;  ///< hidden: what the head reads
   };
-  Trunk trunk(const at::Tensor& tokens);
+  Trunk trunk(at::Tensor hidden);
   std::shared_ptr<Parts> parts_;
 };
-
-/// Do the logits at position t change when tokens after t change? The leak audit's core: for each
-/// position t in [0, T-1) replaces all later tokens (`only_next`: the next one alone) and counts the
-/// positions whose own logits react. Runs in eval mode, float32. A sound model gives 0.
-/// @param tokens  int64 [T] or [1, T]
-int64_t positions_that_see_the_future(Transformer& model, const at::Tensor& tokens, bool only_next);
 
 }  // namespace dsa

@@ -96,10 +96,10 @@ Document build(const LoadedRun& loaded) {
   out.id = loaded.run.id;
   out.title = "Sparse against dense attention: run " + loaded.run.id;
   append(out.blocks, verdict_section(material));
+  append(out.blocks, audit_section(loaded.run));
   append(out.blocks, training_section(material));
   append(out.blocks, kernel_section(material));
   append(out.blocks, goal_section(loaded.run));
-  append(out.blocks, audit_section(loaded.run));
   append(out.blocks, failure_section(loaded.failures));
   append(out.blocks, environment_section(loaded.run));
   append(out.blocks, reproduce_section(loaded));

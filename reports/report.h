@@ -1,5 +1,5 @@
-// From a loaded run to a document, section by section, in reading order: verdict, training,
-// kernels, goals, then what a doubter needs (audits, failures, environment, how to reproduce, threats).
+// From a loaded run to a document, section by section, in reading order: verdict, audits, training,
+// kernels, goals, then what a doubter needs (failures, environment, how to reproduce, threats).
 #pragma once
 #include "reports/charts.h"
 #include "reports/document.h"

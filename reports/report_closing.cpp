@@ -1,4 +1,4 @@
-// The sections for a doubter: audits, failures, machine and build, how to run it again, and what
+// The sections for a doubter: failures, machine and build, how to run it again, and what
 // could make the numbers wrong.
 #include "reports/report.h"
 #include "reports/vocabulary.h"
@@ -13,15 +13,6 @@ namespace dsa::report {
 namespace {
 
 namespace words = vocabulary;
-
-Text labels_text(const std::map<std::string, std::string>& labels) {
-  std::string out;
-  for (const auto& [key, value] : labels) {
-    if (key == words::kId || key == words::kLevel) continue;
-    out += (out.empty() ? "" : " ") + key + "=" + value;
-  }
-  return out.empty() ? "–" : out;
-}
 
 List facts(const std::map<std::string, std::string>& values) {
   List list;
@@ -79,27 +70,6 @@ bool is_dirty(const record::Run& run) {
 }
 
 }  // namespace
-
-std::vector<Block> audit_section(const record::Run& run) {
-  Table table;
-  table.columns = {{"audit"},          {"of"},    {"result"}, {"observed", true},
-                   {"required", true}, {"detail"}};
-  int failed = 0;
-  for (const record::Audit& audit : run.audits) {
-    if (label(audit.labels, words::kLevel) == words::kGoal) continue;  // a section of their own
-    failed += !audit.passed;
-    table.rows.push_back({audit.name, labels_text(audit.labels),
-                          audit.passed ? Text("passed") : bold(std::string("FAILED")),
-                          with_unit(audit.observed, "1") + " " + audit.unit,
-                          with_unit(audit.required, "1") + " " + audit.unit, audit.detail});
-  }
-  if (table.rows.empty()) return {};
-  const std::string summary =
-      failed == 0 ? "All " + std::to_string(table.rows.size()) + " audits passed."
-                  : std::to_string(failed) + " of " + std::to_string(table.rows.size()) +
-                        " audits failed; numbers of those variants mean little.";
-  return {{Heading{2, "Audits"}}, {Paragraph{summary}}, {table}};
-}
 
 std::vector<Block> failure_section(const std::vector<record::Failure>& failures) {
   std::vector<Block> out{{Heading{2, "Failures"}}};

@@ -2,6 +2,7 @@
 // validation token is scored exactly once.
 #include "attention/fields.h"
 #include "attention/random.h"
+#include "harness/corpus_facts.h"
 #include "harness/data.h"
 #include "harness/sha256.h"
 #include "harness/tokenizer.h"

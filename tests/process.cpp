@@ -105,6 +105,10 @@ expert-width = 16
 steps = 3
 batch = 2
 warmup-steps = 1
+[audit]
+with-training = false
+lengths = [512, 1024, 2048]
+steps = 3
 [data]
 path = ")" + (bench.root / "text.txt").string() + "\"\n");
   std::vector<std::string> words = arguments;

@@ -1,4 +1,5 @@
 // Who sees the future: nobody but the published experiment, by exactly the counts it was caught with.
+#include "model/causality.h"
 #include "tests/model_fixture.h"
 
 #include <ATen/CPUGeneratorImpl.h>

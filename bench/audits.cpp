@@ -1,0 +1,295 @@
+#include "bench/audits.h"
+
+#include "harness/corpus_facts.h"
+#include "harness/sparsity.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace dsa::bench {
+namespace {
+
+using Labels = std::map<std::string, std::string>;
+
+constexpr double kUnknown = AuditEvidence::kUnknown;
+constexpr double kCurveMemory = 6.0 * 1024 * 1024 * 1024;  // bytes a call may take at most
+constexpr int kCurveRepetitions = 5;
+
+std::vector<double> finite(const std::vector<double>& samples) {
+  std::vector<double> kept;
+  std::copy_if(samples.begin(), samples.end(), std::back_inserter(kept),
+               [](double x) { return std::isfinite(x); });
+  return kept;
+}
+
+double median_or_unknown(const std::vector<double>& samples) {
+  const std::vector<double> kept = finite(samples);
+  return kept.empty() ? kUnknown : median(kept);
+}
+
+bool has(const Labels& labels, const Labels& wanted) {
+  return std::all_of(wanted.begin(), wanted.end(), [&](const auto& label) {
+    const auto found = labels.find(label.first);
+    return found != labels.end() && found->second == label.second;
+  });
+}
+
+/// The record's metrics of one quantity with these labels.
+std::vector<const record::Metric*> metrics(const record::Run& run, const std::string& quantity,
+                                           const Labels& wanted) {
+  std::vector<const record::Metric*> found;
+  for (const record::Metric& metric : run.metrics) {
+    if (metric.quantity.name == quantity && has(metric.labels, wanted)) found.push_back(&metric);
+  }
+  return found;
+}
+
+/// Median over seeds, mean over layers.
+double trained(const record::Run& run, const std::string& quantity, const Labels& wanted) {
+  double sum = 0;
+  const auto found = metrics(run, quantity, wanted);
+  for (const auto* metric : found) sum += median_or_unknown(metric->samples);
+  return found.empty() ? kUnknown : sum / static_cast<double>(found.size());
+}
+
+int64_t seeds_with_result(const record::Run& run, const Labels& wanted) {
+  const auto found = metrics(run, "final_validation_loss", wanted);
+  return found.empty() ? 0 : static_cast<int64_t>(finite(found.front()->samples).size());
+}
+
+Labels training_labels(const std::string& variant, int64_t length) {
+  return {{"level", "training"}, {"variant", variant}, {"L", std::to_string(length)}};
+}
+
+Labels curve_labels(const std::string& variant) {
+  return {{"level", "audit"}, {"variant", variant}};
+}
+
+constexpr const char* kCurves[] = {"attention_time", "layer_memory", "attention_flops"};
+constexpr double AuditEvidence::Point::*kCurveFields[] = {
+    &AuditEvidence::Point::seconds, &AuditEvidence::Point::bytes, &AuditEvidence::Point::flops};
+
+void record_curve(record::Run& run, const std::string& variant,
+                  const std::vector<AuditEvidence::Point>& points) {
+  const char* const units[] = {"s", "bytes", "FLOP"};
+  std::erase_if(run.series, [&](const record::Series& series) {
+    return has(series.labels, curve_labels(variant));
+  });
+  for (int i = 0; i < 3; ++i) {
+    record::Series series{{"L", "tokens"}, {kCurves[i], units[i]}, curve_labels(variant), {}, {}};
+    for (const auto& point : points) {
+      series.xs.push_back(point.length);
+      series.ys.push_back(point.*kCurveFields[i]);
+    }
+    run.series.push_back(series);
+  }
+}
+
+std::vector<AuditEvidence::Point> recorded_curve(const record::Run& run,
+                                                 const std::string& variant) {
+  std::vector<AuditEvidence::Point> points;
+  for (const record::Series& series : run.series) {
+    if (!has(series.labels, curve_labels(variant))) continue;
+    points.resize(series.xs.size());
+    for (size_t i = 0; i < points.size(); ++i) {
+      points[i].length = series.xs[i];
+      for (int c = 0; c < 3; ++c) {
+        if (series.y.name == kCurves[c]) points[i].*kCurveFields[c] = series.ys[i];
+      }
+    }
+  }
+  return points;
+}
+
+/// Rows of the kernel that the variant's attention calls, at the K that has most lengths.
+std::vector<AuditEvidence::Point> kernel_curve(const record::Run& run, const RunConfig& config,
+                                               const std::string& backend) {
+  std::vector<AuditEvidence::Point> best;
+  for (const int64_t top_k : config.kernels.top_k) {
+    std::vector<AuditEvidence::Point> points;
+    for (const int64_t length : kernel_lengths(config)) {
+      const Labels wanted = {
+          {"level", "kernel"},  {"family", "sparse_attention"}, {"pass", "fwd"},
+          {"backend", backend}, {"L", std::to_string(length)},  {"K", std::to_string(top_k)},
+          {"dtype", "f32"}};
+      const auto time = metrics(run, "time", wanted), work = metrics(run, "flops", wanted);
+      const auto peak = metrics(run, "peak_memory", wanted);
+      if (time.size() != 1 || work.size() != 1 || peak.size() != 1 || length < 2 * top_k) continue;
+      points.push_back({double(length), median_or_unknown(time[0]->samples),
+                        median_or_unknown(peak[0]->samples), median_or_unknown(work[0]->samples)});
+    }
+    if (points.size() > best.size()) best = points;
+  }
+  return best;
+}
+
+std::string backend_of(const RunConfig& config) {
+  if (config.attention.backend != "auto") return config.attention.backend;
+  Problem problem;
+  problem.queries = problem.keys = 128;
+  problem.heads = config.attention.n_heads;
+  problem.kv_heads = config.attention.n_kv_heads;
+  problem.qk_width = problem.v_width = config.attention.head_width;
+  problem.top_k = 16;
+  return choose_backend(Op::kSparse, problem).name;
+}
+
+/// What cannot be judged is no reason to stop a run.
+AuditFinding judged_or_open(const AuditRow& audit, const AuditSubject& subject) {
+  try {
+    return audit.before(subject);
+  } catch (const std::exception& error) {
+    return {AuditFinding::Verdict::kOpen, kUnknown, kUnknown, "",
+            "could not be judged: " + sentence_of(error)};
+  }
+}
+
+/// Where the baseline has learnt most: a step has the most tokens there.
+int64_t longest(const std::vector<int64_t>& lengths) {
+  return *std::max_element(lengths.begin(), lengths.end());
+}
+
+const AttentionVariant& baseline() {
+  for (const auto& row : variants()) {
+    if (row.role == "baseline") return row;
+  }
+  throw std::logic_error("the table of variants has no baseline");
+}
+
+}  // namespace
+
+AuditBook::AuditBook(Session& session, const std::vector<std::string>& names) : session_(session) {
+  const RunConfig& config = session.config;
+  for (const auto& name : names) {
+    AuditSubject subject;
+    subject.variant = name;
+    subject.baseline = baseline().name;
+    subject.attention = config.attention;
+    subject.model = config.model;
+    if (subject.model.vocab_size == 0) subject.model.vocab_size = session.corpus->vocab_size;
+    subject.train = config.train;
+    subject.corpus = session.corpus.get();
+    subject.lengths = config.lengths;
+    subject.seed = config.seeds.front();
+    all_.push_back({subject, std::vector<AuditFinding>(audits().size())});
+  }
+}
+
+void AuditBook::put(const Judged& judged, size_t row, const AuditFinding& finding) {
+  const record::Audit audit = audit_record(audits()[row], judged.subject.variant, finding);
+  auto& all = session_.recorder->run().audits;
+  const auto same = [&](const record::Audit& other) {
+    return other.name == audit.name && has(other.labels, {{"variant", judged.subject.variant}});
+  };
+  const auto at = std::find_if(all.begin(), all.end(), same);
+  if (at == all.end()) {
+    all.push_back(audit);
+  } else {
+    *at = audit;
+  }
+}
+
+void AuditBook::show(const AuditRow& audit, const std::string& variant) {
+  session_.progress.begin("audit " + std::to_string(audit.number) + " " + audit.name + ": " +
+                          variant);
+  session_.progress.tick(0, "");
+}
+
+void AuditBook::before() {
+  for (size_t row = 0; row < audits().size(); ++row) {
+    const AuditRow& audit = audits()[row];
+    for (size_t i = 0; i < all_.size(); ++i) {
+      if (stop_requested()) return;
+      Judged& judged = all_[i];
+      if (!audit.before) {
+        judged.findings[row] = {AuditFinding::Verdict::kOpen, kUnknown, kUnknown, "",
+                                "training has not ended"};
+      } else if (audit.of_the_data && i > 0) {
+        judged.findings[row] = all_.front().findings[row];
+      } else {
+        show(audit, judged.subject.variant);
+        judged.findings[row] = judged_or_open(audit, judged.subject);
+      }
+      AuditFinding so_far = judged.findings[row];
+      if (audit.after && so_far.verdict == AuditFinding::Verdict::kPassed)
+        so_far.verdict = AuditFinding::Verdict::kOpen;
+      put(judged, row, so_far);
+    }
+  }
+  session_.recorder->write();
+}
+
+void AuditBook::measure_curves() {
+  const RunConfig& config = session_.config;
+  for (const Judged& judged : all_) {
+    const std::string& name = judged.subject.variant;
+    if (!selects(variant(name)) || stop_requested()) continue;
+    session_.progress.begin("audit 5 truly_sparse: " + name);
+    session_.progress.tick(0, "");
+    const SparsityCurve curve = sparsity_curve(name, config.attention, config.audit.lengths,
+                                               kCurveRepetitions, kCurveMemory, stop_requested);
+    missing_cpus_[name] = curve.missing_cpus;
+    record_curve(session_.recorder->run(), name, curve.points);
+  }
+}
+
+AuditEvidence AuditBook::evidence(const AuditSubject& subject) const {
+  const record::Run& run = session_.recorder->run();
+  AuditEvidence e;
+  e.bigram_loss = bigrams_;
+  e.length = longest(subject.lengths);
+  const Labels own = training_labels(subject.variant, e.length);
+  const Labels base = training_labels(subject.baseline, e.length);
+  e.baseline_loss = trained(run, "best_validation_loss", base);
+  e.recall = trained(run, "selection_recall", own);
+  e.kl = trained(run, "selection_kl", own);
+  e.untrained_recall = trained(run, "untrained_selection_recall", own);
+  e.untrained_kl = trained(run, "untrained_selection_kl", own);
+  e.parameters = trained(run, "parameters", own);
+  e.baseline_parameters = trained(run, "parameters", base);
+  e.indexer_parameters = trained(run, "indexer_parameters", own);
+  e.flops_per_token = trained(run, "flops_per_token", own);
+  e.baseline_flops_per_token = trained(run, "flops_per_token", base);
+  e.seeds = seeds_with_result(run, own);
+  e.baseline_seeds = seeds_with_result(run, base);
+  e.steps = e.baseline_steps = subject.train.steps;
+  e.curve = recorded_curve(run, subject.variant);
+  const auto missing = missing_cpus_.find(subject.variant);
+  if (missing != missing_cpus_.end()) e.missing_cpus = missing->second;
+  e.curve_of = "attention of a layer at K = " + std::to_string(kSparsityTopK);
+  if (e.curve.empty() && variant(subject.variant).role != "flawed") {
+    const std::string backend = backend_of(session_.config);
+    e.curve = kernel_curve(run, session_.config, backend);
+    e.curve_of = "kernel rows sparse_attention of " + backend;
+  }
+  return e;
+}
+
+int AuditBook::after() {
+  int failed = 0;
+  bigrams_ = bigram_loss(*session_.corpus, longest(session_.config.lengths));
+  for (const Judged& judged : all_) {
+    const AuditEvidence seen = evidence(judged.subject);
+    for (size_t row = 0; row < audits().size(); ++row) {
+      const AuditRow& audit = audits()[row];
+      AuditFinding finding = judged.findings[row];
+      if (audit.after) {
+        show(audit, judged.subject.variant);
+        const AuditFinding later = audit.after(judged.subject, seen);
+        finding = audit.before ? joined(finding, later) : later;
+      }
+      put(judged, row, finding);
+      failed += finding.verdict == AuditFinding::Verdict::kFailed;
+      static const char* const words[] = {"passed", "FAILED", "open"};
+      char line[96];
+      std::snprintf(line, sizeof line, "  audit %d %-15s %-17s %s  ", audit.number, audit.name,
+                    judged.subject.variant.c_str(), words[static_cast<int>(finding.verdict)]);
+      const bool plain = finding.verdict == AuditFinding::Verdict::kPassed;
+      session_.progress.print(line + (plain ? "" : finding.sentence));
+    }
+  }
+  session_.recorder->write();
+  return failed;
+}
+
+}  // namespace dsa::bench
