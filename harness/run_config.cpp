@@ -133,6 +133,7 @@ void check(const RunConfig& c) {
   check(c.train);
   require(c.audit.steps >= 1, "--audit.steps is ", c.audit.steps, "; it must be at least 1");
   check_positive<int64_t>("audit.lengths", c.audit.lengths, 512);
+  check_lists_unique(c.audit, "audit.");
   if (c.attention.backend != "auto") backend(c.attention.backend);
 }
 

@@ -171,7 +171,7 @@ Transformer::Trunk Transformer::trunk(at::Tensor hidden) {
     if (output.indexer_loss.defined()) indexer_losses.push_back(output.indexer_loss);
     if (output.router_loss.defined()) router_losses.push_back(output.router_loss);
   }
-  const nvtx::Range range("final_norm", nvtx::Category::kHead, tokens.size(1));
+  const nvtx::Range range("final_norm", nvtx::Category::kHead, hidden.size(1));
   return {parts_->final_norm->forward(hidden), mean_of(indexer_losses), mean_of(router_losses)};
 }
 
