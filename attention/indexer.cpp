@@ -42,8 +42,8 @@ IndexerInputs Indexer::forward(const at::Tensor& hidden, const at::Tensor& posit
   const nvtx::Range range("indexer_projections", nvtx::Category::kIndexer, hidden.size(1));
   const at::Tensor input = hidden.detach();
   const int64_t batch = input.size(0), length = input.size(1);
-  at::Tensor q = at::linear(input, q_).view({batch, length, heads_, width_});
-  at::Tensor k = at::linear(input, k_);
+  at::Tensor q = project(input, q_).view({batch, length, heads_, width_});
+  at::Tensor k = project(input, k_);
   if (style_ == Style::kSound) {
     k = at::layer_norm(k, {width_}, norm_scale_, norm_bias_, kNormEpsilon);
     q = rope_(q, positions);
@@ -55,7 +55,7 @@ IndexerInputs Indexer::forward(const at::Tensor& hidden, const at::Tensor& posit
     k = at::matmul(k, rotation);
   }
   const double scale = 1.0 / std::sqrt(static_cast<double>(heads_ * width_));
-  const at::Tensor weight = at::linear(input, weight_) * scale;
+  const at::Tensor weight = project(input, weight_) * scale;
   if (relu_ || style_ == Style::kAsPublished) return {q, k, weight};
   // x = relu(x) - relu(-x): every kernel and loss serves the score without ReLU too.
   return {at::cat({q, -q}, 2), k, at::cat({weight, -weight}, 2)};

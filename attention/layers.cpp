@@ -1,6 +1,7 @@
 // One class per variant. They share projections and RoPE and differ only in `attend`.
 #include "attention/layers.h"
 
+#include "attention/dropped_attention.h"
 #include "attention/indexer.h"
 #include "attention/nvtx.h"
 #include "attention/rope.h"
@@ -43,7 +44,7 @@ class ProjectedAttention : public AttentionLayer {
     const Heads heads{rope_(split(hidden, q_), positions), rope_(split(hidden, k_), positions),
                       split(hidden, v_)};
     AttentionOutput output = attend(heads, hidden, positions);
-    output.hidden = at::linear(output.hidden.flatten(2), out_);
+    output.hidden = project(output.hidden.flatten(2), out_);
     return output;
   }
 
@@ -55,9 +56,13 @@ class ProjectedAttention : public AttentionLayer {
   virtual AttentionOutput attend(const Heads& heads, const at::Tensor& hidden,
                                  const at::Tensor& positions) = 0;
 
-  /// Softmax attention by torch, for what only it has: dropout, and the seed's additive mask.
+  /// Softmax attention with what no backend has: dropout, and the seed's additive mask.
   at::Tensor torch_attention(const Heads& heads, const std::optional<at::Tensor>& mask) const {
     const double dropout = is_training() ? config_.dropout : 0.0;
+    const bool served = rows::serves(heads.q) && config_.n_heads == config_.n_kv_heads;
+    if (served && !mask && dropout > 0) {
+      return dropped_attention(heads.q, heads.k, heads.v, scale_, rows::dropping(dropout, true));
+    }
     return at::scaled_dot_product_attention(heads.q.transpose(1, 2), heads.k.transpose(1, 2),
                                             heads.v.transpose(1, 2), mask, dropout,
                                             /*is_causal=*/!mask.has_value(), scale_,
@@ -77,7 +82,7 @@ class ProjectedAttention : public AttentionLayer {
 
  private:
   at::Tensor split(const at::Tensor& hidden, const at::Tensor& weight) const {
-    return at::linear(hidden, weight).unflatten(-1, {-1, config_.head_width});
+    return project(hidden, weight).unflatten(-1, {-1, config_.head_width});
   }
 
   at::Tensor q_, k_, v_, out_;

@@ -2,6 +2,8 @@
 // the angle tables is kept.
 #include "attention/rope.h"
 
+#include "attention/rows.h"
+
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -18,8 +20,14 @@ at::Tensor pair_member(const at::Tensor& x, RopeLayout layout, int64_t width, in
   return x.narrow(-1, which * (width / 2), width / 2);
 }
 
-at::Tensor rotated(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+at::Tensor rotated(const at::Tensor& x_in, const at::Tensor& cos, const at::Tensor& sin,
                    RopeLayout layout, double direction) {
+  if (rows::serves(x_in)) {
+    const bool whole_tokens = x_in.stride(3) == 1 && x_in.stride(2) == x_in.size(3);
+    const at::Tensor x = whole_tokens ? x_in : x_in.contiguous();
+    return rows::rotate(x, cos, sin, layout == RopeLayout::kInterleaved, direction);
+  }
+  const at::Tensor& x = x_in;
   const int64_t width = 2 * cos.size(-1);
   at::Tensor out = at::empty_like(x, at::MemoryFormat::Contiguous);
   const at::Tensor first = pair_member(x, layout, width, 0);
@@ -71,15 +79,16 @@ at::Tensor Rope::operator()(const at::Tensor& x, const at::Tensor& positions) {
 }
 
 void Rope::prepare(const at::Tensor& positions, const at::Tensor& like) {
-  const bool fits = positions_.defined() && cos_.scalar_type() == like.scalar_type() &&
+  const at::ScalarType type = rows::serves(like) ? at::kFloat : like.scalar_type();
+  const bool fits = positions_.defined() && cos_.scalar_type() == type &&
                     positions_.device() == positions.device() && positions_.equal(positions);
   if (fits) return;
   const auto options = positions.options().dtype(at::kDouble);
   const at::Tensor exponent = at::arange(0, width_, 2, options) / -static_cast<double>(width_);
   const at::Tensor frequency = at::pow(at::Scalar(base_), exponent);
   const at::Tensor angle = (positions.to(at::kDouble).unsqueeze(1) * frequency).unsqueeze(1);
-  cos_ = angle.cos().to(like.scalar_type());
-  sin_ = angle.sin().to(like.scalar_type());
+  cos_ = angle.cos().to(type);
+  sin_ = angle.sin().to(type);
   positions_ = positions;
 }
 

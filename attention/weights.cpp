@@ -11,4 +11,8 @@ at::Tensor linear_weight(int64_t out, int64_t in, const std::optional<at::Genera
   return at::empty({out, in}, at::kFloat).uniform_(-bound, bound, generator);
 }
 
+at::Tensor project(const at::Tensor& x, const at::Tensor& weight) {
+  return at::linear(x, weight.to(x.scalar_type()));
+}
+
 }  // namespace dsa

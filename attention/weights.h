@@ -12,4 +12,7 @@ namespace dsa {
 at::Tensor linear_weight(int64_t out, int64_t in,
                          const std::optional<at::Generator>& generator = std::nullopt);
 
+/// x times the transposed weight, of x's type: a weight is float32 also where products are bfloat16.
+at::Tensor project(const at::Tensor& x, const at::Tensor& weight);
+
 }  // namespace dsa

@@ -1,5 +1,6 @@
 #include "model/moe.h"
 
+#include "attention/rows.h"
 #include "attention/weights.h"
 
 #include <ATen/Functions.h>
@@ -11,46 +12,51 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// Rows of x in expert order: out[i] = x[order[i] / copies].
-at::Tensor spread(const at::Tensor& x, const at::Tensor& order, int64_t copies) {
-  return x.index_select(0, order.div(copies, "floor"));
-}
-
-/// The adjoint: every token sums its `copies` rows, found through the inverse permutation. A gather
-/// and a fixed-order sum, where index_add would need atomics on a GPU.
-at::Tensor gathered_sum(const at::Tensor& rows, const at::Tensor& inverse, int64_t copies) {
-  return rows.index_select(0, inverse).unflatten(0, {-1, copies}).sum(1);
-}
-
+/// Rows of x in expert order: row i is x[slot_of[i] / copies].
 struct Spread : torch::autograd::Function<Spread> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& order,
-                            const at::Tensor& inverse, int64_t copies) {
-    context->save_for_backward({inverse});
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
+                            const at::Tensor& slot_of, const at::Tensor& of_slot, int64_t copies) {
+    context->save_for_backward({of_slot});
     context->saved_data["copies"] = copies;
-    return spread(x, order, copies);
+    return x.index_select(0, slot_of.div(copies, "floor"));
   }
+  /// Every token sums its `copies` rows, found through their places: a gather and a sum in a fixed
+  /// order, where index_add would need atomics on a GPU.
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    const at::Tensor inverse = context->get_saved_variables()[0];
-    return {gathered_sum(gradients[0], inverse, context->saved_data["copies"].toInt()), {}, {}, {}};
+    const at::Tensor of_slot = context->get_saved_variables()[0];
+    const int64_t copies = context->saved_data["copies"].toInt();
+    if (!rows::serves(gradients[0])) {
+      return {gradients[0].index_select(0, of_slot).unflatten(0, {-1, copies}).sum(1), {}, {}, {}};
+    }
+    const at::Tensor ones = at::ones({of_slot.size(0) / copies, copies}, at::kFloat);
+    return {rows::mix(gradients[0].contiguous(), of_slot, ones), {}, {}, {}};
   }
 };
 
-struct GatheredSum : torch::autograd::Function<GatheredSum> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& rows,
-                            const at::Tensor& order, const at::Tensor& inverse, int64_t copies) {
-    context->save_for_backward({order});
-    context->saved_data["copies"] = copies;
-    return gathered_sum(rows, inverse, copies);
-  }
-  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    const at::Tensor order = context->get_saved_variables()[0];
-    return {spread(gradients[0], order, context->saved_data["copies"].toInt()), {}, {}, {}};
-  }
+/// oneDNN compiles a bfloat16 product anew for every size, in 1 to 3 ms; few sizes stay compiled.
+constexpr int64_t kRowsOfProduct = 64;
+
+/// Where (token, slot) pairs go when those of an expert stand together.
+struct Places {
+  at::Tensor of_slot;  ///< int64 [slots], the row of each
+  at::Tensor slot_of;  ///< int64 [rows], the slot of each; some slot where a row is only padding
+  at::Tensor rows;     ///< int64 [experts] on the CPU, multiples of `step`
 };
 
-at::Tensor inverse_permutation(const at::Tensor& order) {
-  at::Tensor inverse = at::empty_like(order);
-  return inverse.scatter_(0, order, at::arange(order.size(0), order.options()));
+/// @param slots  int64 [tokens * copies], the expert of each
+Places places_of(const at::Tensor& slots, int64_t n_experts, int64_t step) {
+  const at::Tensor order = std::get<1>(slots.sort(/*stable=*/true, 0, /*descending=*/false));
+  const at::Tensor all = at::arange(slots.size(0), slots.options());
+  const at::Tensor used = at::bincount(slots, {}, n_experts);
+  const at::Tensor rows = (used + (step - 1)).div(step, "floor") * step;
+  const at::Tensor padding_before = (rows - used).cumsum(0) - (rows - used);
+  Places places;
+  places.rows = rows.cpu();
+  places.of_slot = at::empty_like(order).scatter_(0, order, all);
+  places.of_slot += padding_before.index_select(0, slots);
+  places.slot_of = at::zeros({places.rows.sum().item<int64_t>()}, slots.options());
+  places.slot_of.scatter_(0, places.of_slot, all);
+  return places;
 }
 
 }  // namespace
@@ -61,12 +67,13 @@ Mlp::Mlp(int64_t d_model, int64_t width, double dropout) : dropout_(dropout) {
 }
 
 at::Tensor Mlp::forward(const at::Tensor& hidden) {
-  const at::Tensor active = at::silu(at::linear(hidden, in_));
-  return at::linear(at::dropout(active, dropout_, is_training()), out_);
+  const at::Tensor rows = hidden.flatten(0, -2);
+  const at::Tensor all = at::full({1}, rows.size(0), at::TensorOptions(at::kLong));
+  return apply_experts(rows, {weights()}, all, dropout_, is_training()).view(hidden.sizes());
 }
 
 Moe::Moe(int64_t d_model, const ModelConfig& config)
-    : n_active_(config.n_active), router_noise_(config.router_noise) {
+    : n_active_(config.n_active), router_noise_(config.router_noise), dropout_(config.dropout) {
   router_ = register_parameter("router", linear_weight(config.n_experts, d_model));
   for (int64_t e = 0; e < config.n_experts; ++e) {
     experts_.push_back(
@@ -77,7 +84,8 @@ Moe::Moe(int64_t d_model, const ModelConfig& config)
 
 MlpOutput Moe::forward(const at::Tensor& hidden) {
   const at::Tensor tokens = hidden.flatten(0, 1);
-  at::Tensor logits = at::linear(tokens, router_);
+  // In bfloat16 too many logits would be equal, and the router's choice is the model's.
+  at::Tensor logits = at::linear(tokens.to(router_.scalar_type()), router_);
   if (is_training() && router_noise_ > 0) {
     logits = logits + at::randn_like(logits) * router_noise_;
   }
@@ -102,27 +110,13 @@ at::Tensor Moe::mixed_from_all(const at::Tensor& tokens, const at::Tensor& chose
 
 at::Tensor Moe::mixed_from_sorted(const at::Tensor& tokens, const at::Tensor& chosen,
                                   const at::Tensor& shares) {
-  const at::Tensor slots = chosen.flatten();
-  const at::Tensor order = std::get<1>(slots.sort(/*stable=*/true, 0, /*descending=*/false));
-  const at::Tensor inverse = inverse_permutation(order);
-  const at::Tensor rows = Spread::apply(tokens, order, inverse, n_active_);
-  const auto n_experts = static_cast<int64_t>(experts_.size());
-  const at::Tensor done = experts_on_sorted(rows, at::bincount(slots, {}, n_experts));
-  const at::Tensor weighted =
-      done * Spread::apply(shares.flatten().unsqueeze(1), order, inverse, 1);
-  return GatheredSum::apply(weighted, order, inverse, n_active_);
-}
-
-at::Tensor Moe::experts_on_sorted(const at::Tensor& rows, const at::Tensor& tokens_per_expert) {
-  const at::Tensor counts = tokens_per_expert.cpu();
-  std::vector<at::Tensor> parts;
-  int64_t start = 0;
-  for (size_t e = 0; e < experts_.size(); ++e) {
-    const int64_t count = counts.data_ptr<int64_t>()[e];
-    parts.push_back(experts_[e]->forward(rows.narrow(0, start, count)));
-    start += count;
-  }
-  return at::cat(parts);
+  const Places places = places_of(chosen.flatten(), static_cast<int64_t>(experts_.size()),
+                                  tokens.scalar_type() == at::kBFloat16 ? kRowsOfProduct : 1);
+  const at::Tensor rows = Spread::apply(tokens, places.slot_of, places.of_slot, n_active_);
+  std::vector<ExpertWeights> weights;
+  for (const auto& expert : experts_) weights.push_back(expert->weights());
+  const at::Tensor done = apply_experts(rows, weights, places.rows, dropout_, is_training());
+  return mix_experts(done, places.of_slot, shares);
 }
 
 at::Tensor load_balance_loss(const at::Tensor& logits, const at::Tensor& chosen) {

@@ -1,6 +1,7 @@
 // Mixture of experts: each token visits its n_active best experts. Dropless, and no sum depends on
 // the order in which threads finish.
 #pragma once
+#include "model/experts.h"
 #include "model/transformer.h"
 
 namespace dsa {
@@ -16,6 +17,7 @@ class Mlp : public torch::nn::Module {
  public:
   Mlp(int64_t d_model, int64_t width, double dropout);
   at::Tensor forward(const at::Tensor& hidden);  ///< [..., d_model] in and out
+  ExpertWeights weights() const { return {in_, out_}; }
 
  private:
   double dropout_;
@@ -35,10 +37,9 @@ class Moe : public torch::nn::Module {
                             const at::Tensor& shares);
   at::Tensor mixed_from_sorted(const at::Tensor& tokens, const at::Tensor& chosen,
                                const at::Tensor& shares);
-  at::Tensor experts_on_sorted(const at::Tensor& rows, const at::Tensor& tokens_per_expert);
 
   int64_t n_active_;
-  double router_noise_;
+  double router_noise_, dropout_;
   at::Tensor router_;  ///< [n_experts, d_model]
   std::vector<std::shared_ptr<Mlp>> experts_;
 };

@@ -3,6 +3,7 @@
 #include "attention/nvtx.h"
 #include "model/head.h"
 #include "model/moe.h"
+#include "model/residual.h"
 
 #include <ATen/Functions.h>
 
@@ -16,8 +17,8 @@ constexpr double kNormEpsilon = 1e-6;
 class RmsNorm : public torch::nn::Module {
  public:
   explicit RmsNorm(int64_t width) { scale_ = register_parameter("scale", at::ones({width})); }
-  at::Tensor forward(const at::Tensor& hidden) {
-    return at::rms_norm(hidden, scale_.sizes(), scale_, kNormEpsilon);
+  at::Tensor forward(const at::Tensor& hidden, at::ScalarType type) {
+    return rms_norm(hidden, scale_, kNormEpsilon, type);
   }
 
  private:
@@ -45,20 +46,21 @@ class Block : public torch::nn::Module {
   struct Output {
     at::Tensor hidden, indexer_loss, router_loss;
   };
-  Output forward(const at::Tensor& hidden, const at::Tensor& positions) {
+  /// @param type  of everything that a branch computes
+  Output forward(const at::Tensor& hidden, const at::Tensor& positions, at::ScalarType type) {
     Output output;
     at::Tensor between;
     {
       const nvtx::Range range("attention_branch", nvtx::Category::kAttention, hidden.size(1));
       const AttentionOutput attended =
-          attention_->forward(attention_norm_->forward(hidden), positions);
-      between = hidden + drop(attended.hidden);
+          attention_->forward(attention_norm_->forward(hidden, type), positions);
+      between = add_branch(hidden, attended.hidden, dropout_, is_training());
       output.indexer_loss = attended.indexer_loss;
     }
     const nvtx::Range range("moe_branch", nvtx::Category::kMoe, hidden.size(1));
-    const at::Tensor normed = mlp_norm_->forward(between);
+    const at::Tensor normed = mlp_norm_->forward(between, type);
     const MlpOutput mixed = moe_ ? moe_->forward(normed) : MlpOutput{mlp_->forward(normed), {}};
-    output.hidden = between + drop(mixed.hidden);
+    output.hidden = add_branch(between, mixed.hidden, dropout_, is_training());
     output.router_loss = mixed.router_loss;
     return output;
   }
@@ -69,10 +71,6 @@ class Block : public torch::nn::Module {
   }
 
  private:
-  at::Tensor drop(const at::Tensor& branch) const {
-    return at::dropout(branch, dropout_, is_training());
-  }
-
   double dropout_;
   std::shared_ptr<RmsNorm> attention_norm_, mlp_norm_;
   std::shared_ptr<AttentionLayer> attention_;
@@ -106,6 +104,7 @@ struct Transformer::Parts {
   at::Tensor embedding;  ///< [vocab_size, d_model], also the head
   std::vector<std::shared_ptr<Block>> blocks;
   std::shared_ptr<RmsNorm> final_norm;
+  at::ScalarType training_type = at::kFloat;
 };
 
 void check(const ModelConfig& config) {
@@ -155,33 +154,48 @@ Transformer::Transformer(const std::string& variant_name, const AttentionConfig&
   parts_->final_norm = register_module("final_norm", std::make_shared<RmsNorm>(attention.d_model));
 }
 
-at::Tensor Transformer::embed(const at::Tensor& tokens) const {
+void Transformer::train_in(at::ScalarType type) {
+  require(type == at::kFloat || type == at::kBFloat16,
+          "a model trains in float32 or bfloat16, not ", type);
+  parts_->training_type = type;
+}
+
+at::Tensor Transformer::embed(const at::Tensor& tokens,
+                              const c10::intrusive_ptr<TiedGradient>& tied) const {
   require(tokens.dim() == 2 && tokens.scalar_type() == at::kLong, "tokens are ",
           tokens.scalar_type(), " ", tokens.sizes(), "; they must be int64 [B, T]");
   const nvtx::Range range("embedding", nvtx::Category::kHead, tokens.size(1));
-  return at::embedding(parts_->embedding, tokens);
+  return look_up(parts_->embedding, tokens, tied);
+}
+
+at::Tensor Transformer::embed(const at::Tensor& tokens) const {
+  return embed(tokens, c10::make_intrusive<TiedGradient>());
 }
 
 Transformer::Trunk Transformer::trunk(at::Tensor hidden) {
   const at::Tensor positions = at::arange(hidden.size(1), at::TensorOptions(at::kLong));
+  const bool narrow = is_training() && parts_->training_type == at::kBFloat16;
+  const at::ScalarType type = narrow ? at::kBFloat16 : hidden.scalar_type();
   std::vector<at::Tensor> indexer_losses, router_losses;
   for (const auto& block : parts_->blocks) {
-    const Block::Output output = block->forward(hidden, positions);
+    const Block::Output output = block->forward(hidden, positions, type);
     hidden = output.hidden;
     if (output.indexer_loss.defined()) indexer_losses.push_back(output.indexer_loss);
     if (output.router_loss.defined()) router_losses.push_back(output.router_loss);
   }
   const nvtx::Range range("final_norm", nvtx::Category::kHead, hidden.size(1));
-  return {parts_->final_norm->forward(hidden), mean_of(indexer_losses), mean_of(router_losses)};
+  return {parts_->final_norm->forward(hidden, type), mean_of(indexer_losses),
+          mean_of(router_losses)};
 }
 
 ModelOutput Transformer::forward(const at::Tensor& tokens, const at::Tensor& targets) {
   require(targets.sizes() == tokens.sizes(), "tokens are ", tokens.sizes(), " but targets ",
           targets.sizes(), "; they must have the same shape");
-  const Trunk trunk_output = trunk(embed(tokens));
+  const auto tied = c10::make_intrusive<TiedGradient>();
+  const Trunk trunk_output = trunk(embed(tokens, tied));
   const nvtx::Range range("head", nvtx::Category::kHead, tokens.size(1));
   const HeadOutput head = linear_cross_entropy(trunk_output.hidden.flatten(0, 1), parts_->embedding,
-                                               targets.flatten(), parts_->model.head_chunk);
+                                               targets.flatten(), parts_->model.head_chunk, tied);
   return {head.loss, head.token_losses.view(tokens.sizes()), head.correct.view(tokens.sizes()),
           trunk_output.indexer_loss, trunk_output.router_loss};
 }
@@ -198,7 +212,8 @@ at::Tensor Transformer::training_loss(const ModelOutput& output, double indexer_
 }
 
 at::Tensor Transformer::logits(const at::Tensor& tokens) {
-  return at::linear(hidden_of(embed(tokens)), parts_->embedding);
+  return at::linear(hidden_of(embed(tokens)).to(parts_->embedding.scalar_type()),
+                    parts_->embedding);
 }
 
 at::Tensor Transformer::hidden_of(const at::Tensor& embedded) {

@@ -3,7 +3,11 @@
 #pragma once
 #include "attention/variant.h"
 
+#include <c10/util/intrusive_ptr.h>
+
 namespace dsa {
+
+struct TiedGradient;  // model/head.h
 
 struct ModelConfig {
   int64_t n_layers = 2;
@@ -70,6 +74,10 @@ class Transformer : public torch::nn::Module {
   /// Of every layer that has stages; kIndexer freezes all parameters but the indexers'. False, and
   /// nothing done, if no layer has any.
   bool set_stage(TrainingStage stage);
+  /// Type of the branches' and the head's products while is_training(): float32, or bfloat16 with
+  /// weights, residual stream, router, norms' statistics, softmax and losses in float32. Evaluation is
+  /// float32 always.
+  void train_in(at::ScalarType type);
   std::vector<at::Tensor> indexer_parameters();  ///< trained by the KL loss alone
   int64_t vocab_size() const;
   int64_t parameter_count();
@@ -82,6 +90,7 @@ class Transformer : public torch::nn::Module {
   struct Trunk {
     at::Tensor hidden, indexer_loss, router_loss;  ///< hidden: what the head reads
   };
+  at::Tensor embed(const at::Tensor& tokens, const c10::intrusive_ptr<TiedGradient>& tied) const;
   Trunk trunk(at::Tensor hidden);
   std::shared_ptr<Parts> parts_;
 };

@@ -17,6 +17,8 @@ template <class Isa>
 
 template <class Isa>
 [[gnu::always_inline]] inline typename Isa::Reg load_lanes(const Bf16* p, int64_t n) {
+  if constexpr (requires { Isa::load_upper(&p->bits); })
+    if (n >= Isa::kWidth) return Isa::load_upper(&p->bits);
   uint32_t lanes[Isa::kWidth] = {};
   if (n >= Isa::kWidth)
     for (int64_t j = 0; j < Isa::kWidth; ++j) lanes[j] = uint32_t{p[j].bits} << 16;
@@ -42,6 +44,8 @@ template <class Isa>
   // Rounding up would turn some NaNs into infinity or -0.
   const auto kept =
       Isa::blend(Isa::eq(x, x), Isa::as_float(rounded), Isa::as_float(Isa::iset1(0x7fc00000)));
+  if constexpr (requires { Isa::load_upper(&p->bits); })
+    if (n >= Isa::kWidth) return Isa::store_upper(&p->bits, Isa::as_int(kept));
   int32_t lanes[Isa::kWidth];
   Isa::istore(lanes, Isa::template shift_right<16>(Isa::as_int(kept)));
   if (n >= Isa::kWidth)

@@ -2,6 +2,7 @@
 #include "attention/cpu/attend_kernels.h"
 #include "attention/cpu/dispatch.h"
 #include "attention/cpu/peak_kernels.h"
+#include "attention/cpu/row_kernels.h"
 #include "attention/cpu/select_kernels.h"
 
 namespace dsa::cpu {
@@ -12,7 +13,7 @@ bool always() {
 }
 
 constexpr IsaRow kRows[] = {
-    {"portable", always, &kAttendPortable, &kSelectPortable, &kPeakPortable}};
+    {"portable", always, &kAttendPortable, &kSelectPortable, &kPeakPortable, &kRowsPortable}};
 
 }  // namespace
 

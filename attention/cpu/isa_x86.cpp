@@ -3,6 +3,7 @@
 #include "attention/cpu/attend_kernels.h"
 #include "attention/cpu/dispatch.h"
 #include "attention/cpu/peak_kernels.h"
+#include "attention/cpu/row_kernels.h"
 #include "attention/cpu/select_kernels.h"
 
 #include <cpuid.h>
@@ -41,13 +42,13 @@ bool has_amx() {
 }
 
 constexpr IsaRow kRows[] = {
-    {"portable", always, &kAttendPortable, &kSelectPortable, &kPeakPortable},
-    {"avx2", has_avx2, &kAttendAvx2, &kSelectAvx2, &kPeakAvx2},
-    {"avx512", has_avx512, &kAttendAvx512, &kSelectAvx512, &kPeakAvx512},
-    {"avx512bf16", has_avx512bf16, &kAttendAvx512Bf16, &kSelectAvx512, &kPeakAvx512,
+    {"portable", always, &kAttendPortable, &kSelectPortable, &kPeakPortable, &kRowsPortable},
+    {"avx2", has_avx2, &kAttendAvx2, &kSelectAvx2, &kPeakAvx2, &kRowsAvx2},
+    {"avx512", has_avx512, &kAttendAvx512, &kSelectAvx512, &kPeakAvx512, &kRowsAvx512},
+    {"avx512bf16", has_avx512bf16, &kAttendAvx512Bf16, &kSelectAvx512, &kPeakAvx512, &kRowsAvx512,
      &kIndexerAvx512Bf16, &kScreenAvx512Bf16, &kBf16PeakAvx512},
-    {"amx", has_amx, &kAttendAmx, &kSelectAvx512, &kPeakAvx512, &kIndexerAmx, &kScreenAmx,
-     &kBf16PeakAmx, &kInt8Amx},
+    {"amx", has_amx, &kAttendAmx, &kSelectAvx512, &kPeakAvx512, &kRowsAvx512, &kIndexerAmx,
+     &kScreenAmx, &kBf16PeakAmx, &kInt8Amx},
 };
 
 }  // namespace

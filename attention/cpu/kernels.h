@@ -14,8 +14,9 @@ struct Int8Kernels;    // select_kernels.h
 struct Bf16;           // bf16.h
 template <class Element>
 struct IndexerKernels;
-struct PeakKernels;  // peak_kernels.h
-struct Bf16Peak;     // peak_kernels.h
+struct PeakKernels;     // peak_kernels.h
+struct RowwiseKernels;  // row_kernels.h
+struct Bf16Peak;        // peak_kernels.h
 
 /// One instruction set: its name (what --isa takes), and its kernels.
 struct IsaRow {
@@ -24,6 +25,7 @@ struct IsaRow {
   const AttendKernels* attend;
   const SelectKernels* select;
   const PeakKernels* peak;
+  const RowwiseKernels* rows;
   /// Scores of bfloat16 inputs; null: convert them to float32 and use `select`.
   const IndexerKernels<Bf16>* indexer_bf16 = nullptr;
   const ScreenKernels* screen = nullptr;      ///< null: float32 is selected by float32 scores alone

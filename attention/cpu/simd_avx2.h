@@ -27,6 +27,7 @@ struct Avx2 {
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
   static Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
+  static Reg div(Reg a, Reg b) { return _mm256_div_ps(a, b); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
   static Reg max(Reg a, Reg b) { return _mm256_max_ps(a, b); }
   static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
@@ -72,6 +73,7 @@ struct Avx2 {
   static void istore(int32_t* p, Int x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x); }
   static Int iota() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
   static Int iadd(Int a, Int b) { return _mm256_add_epi32(a, b); }
+  static Int imul(Int a, Int b) { return _mm256_mullo_epi32(a, b); }
   static Int ixor(Int a, Int b) { return _mm256_xor_si256(a, b); }
   static Int imax(Int a, Int b) { return _mm256_max_epi32(a, b); }
   static Int imin(Int a, Int b) { return _mm256_min_epi32(a, b); }

@@ -22,6 +22,7 @@ struct Avx512 {
   static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
   static Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
+  static Reg div(Reg a, Reg b) { return _mm512_div_ps(a, b); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }  ///< a * b + c
   static Reg max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
   static Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
@@ -35,6 +36,16 @@ struct Avx512 {
   static float reduce_add(Reg x) { return _mm512_reduce_add_ps(x); }
   static float reduce_max(Reg x) { return _mm512_reduce_max_ps(x); }
   static float reduce_min(Reg x) { return _mm512_reduce_min_ps(x); }
+
+  /// The upper halves of kWidth floats: to registers, and back from rounded bits.
+  static Reg load_upper(const uint16_t* p) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return as_float(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+  }
+  static void store_upper(uint16_t* p, Int x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtepi32_epi16(_mm512_srli_epi32(x, 16)));
+  }
 
   static Mask first(int64_t n) {  ///< the first n lanes, n from 0 to kWidth (or more: all)
     return n >= kWidth ? Mask(0xffff) : Mask((1u << n) - 1u);
@@ -52,6 +63,7 @@ struct Avx512 {
     return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   }
   static Int iadd(Int a, Int b) { return _mm512_add_epi32(a, b); }
+  static Int imul(Int a, Int b) { return _mm512_mullo_epi32(a, b); }  ///< lower half
   static Int ixor(Int a, Int b) { return _mm512_xor_si512(a, b); }
   static Int imax(Int a, Int b) { return _mm512_max_epi32(a, b); }
   static Int imin(Int a, Int b) { return _mm512_min_epi32(a, b); }

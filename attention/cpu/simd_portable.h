@@ -35,6 +35,7 @@ struct Portable {
   static Reg add(Reg a, Reg b) { return a + b; }
   static Reg sub(Reg a, Reg b) { return a - b; }
   static Reg mul(Reg a, Reg b) { return a * b; }
+  static Reg div(Reg a, Reg b) { return a / b; }
   static Reg fma(Reg a, Reg b, Reg c) { return a * b + c; }
   static Reg max(Reg a, Reg b) { return a > b ? a : b; }
   static Reg min(Reg a, Reg b) { return a < b ? a : b; }
@@ -77,6 +78,9 @@ struct Portable {
   static void istore(int32_t* p, Int x) { memcpy(p, &x, sizeof x); }
   static Int iota() { return Int{0, 1, 2, 3}; }
   static Int iadd(Int a, Int b) { return a + b; }
+  static Int imul(Int a, Int b) {
+    return reinterpret_cast<Int>(reinterpret_cast<Unsigned>(a) * reinterpret_cast<Unsigned>(b));
+  }
   static Int ixor(Int a, Int b) { return a ^ b; }
   static Int imax(Int a, Int b) { return a > b ? a : b; }
   static Int imin(Int a, Int b) { return a < b ? a : b; }
