@@ -64,6 +64,7 @@ void check(const TrainConfig& config) {
   check_stages(config);
   require(config.batch >= 1, "train.batch is ", config.batch, "; it must be at least 1");
   require_not_negative("train.warmup-steps", static_cast<double>(config.warmup_steps));
+  require_choice("train.precision", config.precision, "f32", "bf16");
   require_choice("train.optimizer", config.optimizer, "adamw", "adam");
   require_choice("train.schedule", config.schedule, "cosine", "constant");
   require_not_negative("train.learning-rate", config.learning_rate);
@@ -117,6 +118,7 @@ Trainer::Trainer(const std::string& variant, const AttentionConfig& attention,
   parts_->random_state = seeded_random_state(seed);
   const OwnRandomStream stream(parts_->random_state);
   parts_->model = std::make_shared<Transformer>(variant, attention, model);
+  if (train.precision == "bf16") parts_->model->train_in(at::kBFloat16);
   parts_->optimizer = std::make_unique<Optimizer>(*parts_->model, train);
 }
 

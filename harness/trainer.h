@@ -21,6 +21,7 @@ struct TrainConfig {
   double stage2_indexer_learning_rate = 0;
   double stage2_loss_factor = 1;
   int64_t batch = 8;
+  std::string precision = "f32";
   int64_t warmup_steps = 20;
   std::string optimizer = "adamw";
   std::string schedule = "cosine";
@@ -40,7 +41,7 @@ template <class C, class V>
 void visit_fields(C& c, V&& v) {
   auto& [steps, dense_steps, indexer_steps, recipe, start_from, stage1_learning_rate,
          stage1_loss_factor, stage2_learning_rate, stage2_indexer_learning_rate, stage2_loss_factor,
-         batch, warmup_steps, optimizer, schedule, learning_rate, indexer_learning_rate,
+         batch, precision, warmup_steps, optimizer, schedule, learning_rate, indexer_learning_rate,
          min_learning_rate_fraction, weight_decay, grad_clip, evaluate_every, quality_windows,
          checkpoint_every, flush_denormals] = c;
   v("steps", steps, "optimiser steps of a run");
@@ -63,6 +64,8 @@ void visit_fields(C& c, V&& v) {
   v("stage2-loss-factor", stage2_loss_factor,
     "times attention.indexer-loss-weight in sparse steps");
   v("batch", batch, "sequences per step");
+  v("precision", precision,
+    "f32, or bf16: products of a step in bfloat16; weights, sums and evaluation stay float32");
   v("warmup-steps", warmup_steps, "steps of linear learning-rate warm-up");
   v("optimizer", optimizer, "adamw, or adam (the seed's)");
   v("schedule", schedule, "cosine, or constant");

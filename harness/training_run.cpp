@@ -189,7 +189,8 @@ void check(const TrainingJob& job, const Corpus& corpus) {
           corpus.source, " has ", corpus.vocab_size, " ids; give at least that many, or 0");
   // Two tokens ask the variant and every backend it calls whether they can.
   const auto layer = variant(job.variant).make(job.attention);
-  layer->forward(at::zeros({1, 2, job.attention.d_model}), at::arange(2));
+  const at::ScalarType type = job.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  layer->forward(at::zeros({1, 2, job.attention.d_model}, type), at::arange(2));
 }
 
 TrainingResult run_training(const TrainingJob& job, const Corpus& corpus,

@@ -62,7 +62,7 @@ def trainers(options, length, steps, precisions, flags):
         command = [options.bench, "steps", "--config", "presets/as-published.toml"]
         command += ["--variants", options.variant, "--lengths", str(length)]
         command += ["--threads", str(options.threads), *flags]
-        command += ["--train.steps", str(steps)]
+        command += ["--train.steps", str(steps), "--train.precision", precision]
         ours.append(Trainer(f"dsa-bench {precision}", command))
     ours[0].ask(f"start {start}")
     script = ROOT / "scripts" / "seed_reference.py"
@@ -79,7 +79,7 @@ def speed(options, flags):
     for length in options.lengths:
         per_round = max(1, 256 // length)
         all_steps = WARM_UP + options.rounds * per_round
-        contestants = trainers(options, length, all_steps, ["f32"], flags)
+        contestants = trainers(options, length, all_steps, ["f32", "bf16"], flags)
         for trainer in contestants:
             trainer.train(WARM_UP)
         for number in range(options.rounds):
