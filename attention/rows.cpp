@@ -166,6 +166,18 @@ at::Tensor add_dropped(const at::Tensor& x, const at::Tensor& branch, const Drop
   return out;
 }
 
+void add_to(const at::Tensor& sum, const at::Tensor& part) {
+  const int64_t width = sum.size(-1);
+  auto* to = write<float>(sum);
+  with_kernels(part.scalar_type(), [&]<class E>(const cpu::RowwiseKernelsOf<E>& k, E*) {
+    const E* from = read<E>(part);
+    for_each_row(rows_of(sum), [&](int64_t row) {
+      float* at = to + row * width;
+      k.add_dropped(at, from + row * width, row_dropout({}, row), width, at);
+    });
+  });
+}
+
 at::Tensor dropped(const at::Tensor& x, const Dropping& dropping, at::ScalarType type) {
   const int64_t width = x.size(-1);
   at::Tensor out = at::empty(x.sizes(), x.options().dtype(type));

@@ -46,6 +46,9 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
 
 /// x + dropped(branch), float32.
 at::Tensor add_dropped(const at::Tensor& x, const at::Tensor& branch, const Dropping& dropping);
+/// sum += part, in place; torch's own sum of a float32 and a bfloat16 tensor is 5 times slower.
+/// @param sum  float32, contiguous
+void add_to(const at::Tensor& sum, const at::Tensor& part);
 /// The float32 x with the same values dropped, as `type`: the backward pass of the branch.
 at::Tensor dropped(const at::Tensor& x, const Dropping& dropping, at::ScalarType type);
 

@@ -74,7 +74,7 @@ void add_weight_gradient(at::Tensor& sum, bool is_first, const at::Tensor& d_log
                          const at::Tensor& hidden) {
   if (sum.scalar_type() != hidden.scalar_type()) {
     const at::Tensor part = at::mm(d_logits.t(), hidden);
-    is_first ? sum.copy_(part) : sum.add_(part);
+    is_first ? void(sum.copy_(part)) : rows::add_to(sum, part);
   } else if (is_first) {
     at::mm_out(sum, d_logits.t(), hidden);
   } else {
