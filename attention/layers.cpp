@@ -70,6 +70,13 @@ class ProjectedAttention : public AttentionLayer {
         .transpose(1, 2);
   }
 
+  /// On the backend that is pinned for it alone, if one is; its backward pass runs there too.
+  ops::AttentionResult sparse_attention(const Heads& heads, const ops::Selection& selection) const {
+    std::optional<UseBackend> pinned;
+    if (config_.sparse_backend != "auto") pinned.emplace(config_.sparse_backend);
+    return ops::sparse_attention(heads.q, heads.k, heads.v, selection, scale_);
+  }
+
   AttentionCapture captured(const Heads& heads, const ops::IndexTensors& index,
                             const ops::Selection& selection) const {
     return {heads.q, heads.k, index, selection, scale_};
@@ -130,8 +137,7 @@ class SparseAttention : public ProjectedAttention {
     }
     const ops::Selection selection = ops::indexer_select(index.q, index.k, index.weight,
                                                          resolved_top_k(config_, hidden.size(1)));
-    const ops::AttentionResult result =
-        ops::sparse_attention(heads.q, heads.k, heads.v, selection, scale_);
+    const ops::AttentionResult result = sparse_attention(heads, selection);
     AttentionOutput output{result.out, {}, {}};
     if (teaching) {
       output.indexer_loss = imitation_loss(heads, index, selection, result.lse.detach());
@@ -183,8 +189,7 @@ class ChosenAttention : public ProjectedAttention {
  protected:
   AttentionOutput attend(const Heads& heads, const at::Tensor&, const at::Tensor&) final {
     const ops::Selection selection = choose(heads, resolved_top_k(config_, heads.q.size(1)));
-    AttentionOutput output{
-        ops::sparse_attention(heads.q, heads.k, heads.v, selection, scale_).out, {}, {}};
+    AttentionOutput output{sparse_attention(heads, selection).out, {}, {}};
     if (keep_selection) output.selection = selection;
     if (capture) *capture = captured(heads, {}, selection);
     return output;
@@ -225,10 +230,12 @@ class OracleAttention : public ChosenAttention {
 
 /// The seed's experiment, kept to be reproduced and disbelieved. -1e9 only discourages future keys:
 /// a row with fewer than K visible ones fills up with them, and nothing masks them afterwards.
-/// torch::topk itself, because our tie rule would pick other future keys and leak less.
+/// torch::topk itself, because our tie rule would pick other future keys and leak less. With `causal`
+/// the mask hides them after all: the first repair, and no other.
 class SparseAttentionAsPublished : public ProjectedAttention {
  public:
-  explicit SparseAttentionAsPublished(const AttentionConfig& config) : ProjectedAttention(config) {
+  SparseAttentionAsPublished(const AttentionConfig& config, bool causal)
+      : ProjectedAttention(config), causal_(causal) {
     indexer_ = register_module(
         "indexer", std::make_shared<Indexer>(config, own_seed_, Indexer::Style::kAsPublished));
   }
@@ -250,17 +257,36 @@ class SparseAttentionAsPublished : public ProjectedAttention {
       mask = at::full_like(scores, -std::numeric_limits<double>::infinity())
                  .scatter_(-1, chosen, 0.0)
                  .unsqueeze(1);
+      if (causal_) mask = mask + hidden_future(mask);
     }
     AttentionOutput output{torch_attention(heads, mask), {}, {}};
     if (!keep_selection && !capture) return output;
-    const at::Tensor ids = std::get<0>(chosen.sort(-1)).to(at::kInt);
-    const ops::Selection selection{ids, at::full({chosen.size(0), length}, top_k, ids.options())};
+    const ops::Selection selection = selection_of(chosen);
     if (keep_selection) output.selection = selection;
     if (capture) *capture = captured(heads, {index.q, index.k, index.weight}, selection);
     return output;
   }
 
  private:
+  static at::Tensor hidden_future(const at::Tensor& like) {
+    const int64_t length = like.size(-1);
+    return at::full({length, length}, -std::numeric_limits<double>::infinity(), like.options())
+        .triu(1);
+  }
+
+  /// Keys a query reads, ascending, -1 behind them: future ones are left out if they are hidden.
+  ops::Selection selection_of(const at::Tensor& chosen) const {
+    const int64_t length = chosen.size(1), top_k = chosen.size(2);
+    at::Tensor ids = std::get<0>(chosen.sort(-1)).to(at::kInt);
+    at::Tensor count = at::full({chosen.size(0), length}, top_k, ids.options());
+    if (causal_) {
+      const at::Tensor future = ids > at::arange(length, ids.options()).unsqueeze(1);
+      ids = ids.masked_fill(future, -1);  // ascending: they are the last
+      count = future.logical_not().sum(-1).to(at::kInt);
+    }
+    return {ids, count};
+  }
+
   static at::Tensor discouraged_scores(const IndexerInputs& index) {
     const nvtx::Range range("scores_as_published", Category::kIndexer, index.k.size(1));
     const at::Tensor products = at::relu(at::einsum("btij,bsj->btis", {index.q, index.k}));
@@ -268,6 +294,7 @@ class SparseAttentionAsPublished : public ProjectedAttention {
     return scores + at::ones_like(scores[0]).triu(1) * -1e9;
   }
 
+  bool causal_;
   std::shared_ptr<Indexer> indexer_;
 };
 
@@ -292,7 +319,10 @@ std::shared_ptr<AttentionLayer> make_oracle(const AttentionConfig& config) {
   return std::make_shared<OracleAttention>(config);
 }
 std::shared_ptr<AttentionLayer> make_dsa_as_published(const AttentionConfig& config) {
-  return std::make_shared<SparseAttentionAsPublished>(config);
+  return std::make_shared<SparseAttentionAsPublished>(config, /*causal=*/false);
+}
+std::shared_ptr<AttentionLayer> make_dsa_masked(const AttentionConfig& config) {
+  return std::make_shared<SparseAttentionAsPublished>(config, /*causal=*/true);
 }
 
 }  // namespace dsa

@@ -12,5 +12,6 @@ std::shared_ptr<AttentionLayer> make_window(const AttentionConfig& config);
 std::shared_ptr<AttentionLayer> make_random(const AttentionConfig& config);
 std::shared_ptr<AttentionLayer> make_oracle(const AttentionConfig& config);
 std::shared_ptr<AttentionLayer> make_dsa_as_published(const AttentionConfig& config);
+std::shared_ptr<AttentionLayer> make_dsa_masked(const AttentionConfig& config);
 
 }  // namespace dsa

@@ -137,6 +137,11 @@ void check(const AttentionConfig& config) {
   require(config.indexer_loss_weight >= 0 && std::isfinite(config.indexer_loss_weight),
           "indexer-loss-weight is ", config.indexer_loss_weight, "; it must be 0 or positive");
   if (config.backend != "auto") backend(config.backend);
+  if (config.sparse_backend != "auto") {
+    require(provides(backend(config.sparse_backend), Op::kSparse), "sparse-backend is ",
+            config.sparse_backend,
+            ", which has no sparse attention; `dsa-bench list` shows which do");
+  }
 }
 
 const std::vector<AttentionVariant>& variants() {
@@ -166,6 +171,11 @@ const std::vector<AttentionVariant>& variants() {
           "the published experiment as it was: untrained indexer, a mask that "
           "lets future keys through",
           "flawed", 3, make_dsa_as_published),
+      variant_row<as_published_cost>(
+          "dsa_masked",
+          "the published experiment with future keys masked and nothing else repaired: a step of "
+          "presets/anatomy.toml",
+          "flawed", 7, make_dsa_masked),
   };
   return rows;
 }

@@ -31,6 +31,7 @@ struct AttentionConfig {
   double dropout = 0.0;  ///< of attention probabilities; only torch backends have it
   double indexer_loss_weight = 1.0;
   std::string backend = "auto";
+  std::string sparse_backend = "auto";
 };
 
 template <class C, class V>
@@ -38,7 +39,7 @@ template <class C, class V>
 void visit_fields(C& c, V&& v) {
   auto& [d_model, n_heads, n_kv_heads, head_width, rope_base, rope_layout, top_k, top_k_fraction,
          index_heads, index_width, index_rope_width, index_rope_layout, index_hadamard, index_relu,
-         dropout, indexer_loss_weight, backend] = c;
+         dropout, indexer_loss_weight, backend, sparse_backend] = c;
   v("d-model", d_model, "width of the residual stream");
   v("n-heads", n_heads, "query heads");
   v("n-kv-heads", n_kv_heads, "key/value heads; divides n-heads");
@@ -63,6 +64,8 @@ void visit_fields(C& c, V&& v) {
   v("indexer-loss-weight", indexer_loss_weight,
     "factor of the indexer's KL loss; 0 trains no indexer");
   v("backend", backend, "attention backend of training runs: auto or one of `dsa-bench list`");
+  v("sparse-backend", sparse_backend,
+    "the same for sparse attention alone, e.g. torch-mask; auto = as backend says");
 }
 
 /// Keys a query may read at sequence length `length`: top_k, or the fraction of it (at least 1).

@@ -40,7 +40,7 @@ std::unique_ptr<benchmark::BenchmarkReporter> format_asked_for(const CommandLine
 }
 
 bool trains(const std::vector<Row*>& rows) {
-  return std::any_of(rows.begin(), rows.end(), [](const Row* row) { return row->seeds > 0; });
+  return std::any_of(rows.begin(), rows.end(), [](const Row* row) { return row->trains(); });
 }
 
 /// Everything about the data that can be wrong is found out before the first measurement.
@@ -49,7 +49,7 @@ std::shared_ptr<const Corpus> load_data(const std::vector<Row*>& rows, const Run
   for (const int64_t length : config.lengths) {
     const std::string text = std::to_string(length);
     const bool used = std::any_of(rows.begin(), rows.end(), [&](const Row* row) {
-      return row->seeds > 0 && row->labels.at("L") == text;
+      return row->trains() && row->labels.at("L") == text;
     });
     if (!used) continue;
     training_batches(*corpus, length, config.train.batch, config.seeds.front());
@@ -96,7 +96,7 @@ std::vector<std::string> trained_variants(const std::vector<Row*>& chosen) {
   std::vector<std::string> names;
   for (const auto& row : variants()) {
     const bool trained = std::any_of(chosen.begin(), chosen.end(), [&](const Row* benchmark) {
-      return benchmark->seeds > 0 && benchmark->labels.at("variant") == row.name;
+      return benchmark->trains() && benchmark->labels.at("variant") == row.name;
     });
     if (trained) names.push_back(row.name);
   }

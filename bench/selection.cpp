@@ -97,6 +97,9 @@ Rows rows_of(const RunConfig& config) {
   if (asks_for("training")) {
     for (auto& row : training_rows(config)) rows.push_back(std::move(row));
   }
+  if (asks_for("anatomy")) {
+    for (auto& row : anatomy_rows(config)) rows.push_back(std::move(row));
+  }
   check_ids(rows);
   return selected(std::move(rows), config.select);
 }

@@ -40,6 +40,9 @@ class Row {
   virtual void run(benchmark::State& state, Session& session) = 0;
   virtual void finish(Session& session) = 0;
 
+  /// A training row proper: it reads the session's corpus, and audits judge it.
+  bool trains() const { return labels.at("level") == "training"; }
+
   std::string id;
   std::map<std::string, std::string> labels;  ///< of every metric of the row; the axes of --select
   std::string declined;                       ///< why it cannot run, or empty
@@ -51,6 +54,7 @@ using Rows = std::vector<std::unique_ptr<Row>>;
 /// All rows of the configuration, in the order they run.
 Rows kernel_rows(const RunConfig& config);
 Rows training_rows(const RunConfig& config);
+Rows anatomy_rows(const RunConfig& config);  ///< harness/anatomy.h
 
 /// @throws Error for what a training row among `rows` would refuse at its first step.
 void check_training(const std::vector<Row*>& rows, const RunConfig& config, const Corpus& corpus);

@@ -328,7 +328,7 @@ std::vector<std::string> selected_variants(const RunConfig& config) {
 void check_training(const std::vector<Row*>& rows, const RunConfig& config, const Corpus& corpus) {
   for (const auto& name : selected_variants(config)) {
     const bool trained = std::any_of(rows.begin(), rows.end(), [&](const Row* row) {
-      return row->seeds > 0 && row->labels.at("variant") == name;
+      return row->trains() && row->labels.at("variant") == name;
     });
     if (trained) check(job_of(name, config.lengths.front(), config.seeds.front(), config), corpus);
   }

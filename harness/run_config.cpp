@@ -118,8 +118,8 @@ const std::vector<int64_t>& kernel_lengths(const RunConfig& config) {
 }
 
 void check(const RunConfig& c) {
-  check_words("suites", c.suites, {"kernels", "training"});
-  require(!c.suites.empty(), "--suites is empty; give kernels, training or both");
+  check_words("suites", c.suites, {"kernels", "training", "anatomy"});
+  require(!c.suites.empty(), "--suites is empty; give kernels, training or anatomy");
   check_positive<int64_t>("lengths", c.lengths, 2);
   check_positive<uint64_t>("seeds", c.seeds, 0);
   check_lists_unique(c, "");
@@ -127,7 +127,7 @@ void check(const RunConfig& c) {
           "; it must be between 0 (torch's choice) and 4096");
   for (const auto& name : c.variants) variant(name);
   if (asks_for(c, "kernels")) check(c.kernels);
-  if (!asks_for(c, "training")) return;
+  if (!asks_for(c, "training") && !asks_for(c, "anatomy")) return;
   check(c.attention);
   check(c.model);
   check(c.train);

@@ -134,7 +134,7 @@ void visit_fields(C& c, V&& v) {
     "tokens L of training rows, and of kernel rows unless --kernels.lengths is given");
   v("variants", variants, "attention variants to train; empty = every row of the table");
   v("seeds", seeds, "one training run per variant, length and seed");
-  v("suites", suites, "kernels, training");
+  v("suites", suites, "kernels, training, or anatomy (docs/anatomy.md)");
   v("out", out, "folder that receives the run's folder <time stamp>");
   v("resume", resume, "folder of an interrupted run: what it finished is skipped");
   v("goals", goals, "file of the goals that `dsa-bench goals` checks");

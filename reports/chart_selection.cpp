@@ -27,6 +27,7 @@ std::vector<record::Quantity> quantities_of(const record::Run& run) {
   std::vector<record::Quantity> out;
   for (const record::Metric& metric : run.metrics) {
     if (!metric.labels.contains(words::kLayer)) continue;
+    if (!metric.quantity.name.starts_with("selection_")) continue;  // of the trained indexer alone
     const bool known = std::any_of(out.begin(), out.end(),
                                    [&](const auto& q) { return q.name == metric.quantity.name; });
     if (!known) out.push_back(metric.quantity);
@@ -95,6 +96,7 @@ void add_rows(Table& table, const Material& material, const Arm& arm, double len
     if (!std::isfinite(layer) || !material.training.is_of(metric.labels, arm, length)) continue;
     const auto at = std::find_if(quantities.begin(), quantities.end(),
                                  [&](const auto& q) { return q.name == metric.quantity.name; });
+    if (at == quantities.end()) continue;
     auto& row = rows[layer];
     row.resize(quantities.size() + 3, "–");
     const Summary value = summarise(metric.samples);

@@ -7,8 +7,8 @@ const std::vector<ChartKind>& chart_kinds() {
       {Section::kTraining, length_comparison}, {Section::kTraining, training_throughput},
       {Section::kTraining, loss_curves},       {Section::kTraining, loss_by_position},
       {Section::kTraining, selection_curves},  {Section::kTraining, stage_split},
-      {Section::kKernels, kernel_time},        {Section::kKernels, kernel_speed_up},
-      {Section::kKernels, kernel_memory}};
+      {Section::kAnatomy, anatomy_chart},      {Section::kKernels, kernel_time},
+      {Section::kKernels, kernel_speed_up},    {Section::kKernels, kernel_memory}};
   return kinds;
 }
 

@@ -15,7 +15,7 @@ struct Material {
   explicit Material(const record::Run& r) : run(r), training(r), kernels(r) {}
 };
 
-enum class Section { kTraining, kKernels };
+enum class Section { kTraining, kKernels, kAnatomy };
 struct ChartKind {
   Section section;
   std::vector<Chart> (*make)(const Material&);
@@ -29,6 +29,7 @@ std::vector<Chart> loss_curves(const Material&);
 std::vector<Chart> stage_split(const Material&);
 std::vector<Chart> loss_by_position(const Material&);
 std::vector<Chart> selection_curves(const Material&);
+std::vector<Chart> anatomy_chart(const Material&);
 std::vector<Chart> kernel_time(const Material&);
 std::vector<Chart> kernel_memory(const Material&);
 std::vector<Chart> kernel_speed_up(const Material&);

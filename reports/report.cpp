@@ -97,6 +97,7 @@ Document build(const LoadedRun& loaded) {
   out.title = "Sparse against dense attention: run " + loaded.run.id;
   append(out.blocks, verdict_section(material));
   append(out.blocks, audit_section(loaded.run));
+  append(out.blocks, anatomy_section(material));
   append(out.blocks, training_section(material));
   append(out.blocks, kernel_section(material));
   append(out.blocks, goal_section(loaded.run));

@@ -16,6 +16,8 @@ std::vector<Block> training_section(const Material& material);
 std::vector<Block> selection_section(const Material& material);
 std::vector<Block> kernel_section(const Material& material);
 std::vector<Block> goal_section(const record::Run& run);
+/// The published experiment repaired step by step; empty where the run has none of it.
+std::vector<Block> anatomy_section(const Material& material);
 std::vector<Block> audit_section(const record::Run& run);
 std::vector<Block> failure_section(const std::vector<record::Failure>& failures);
 std::vector<Block> environment_section(const record::Run& run);

@@ -38,12 +38,6 @@ std::string status_of(const record::Audit& audit) {
   return label(audit.labels, words::kStatus);
 }
 
-/// "causality" from "causality", "data leakage" from "data_leakage".
-std::string spoken(std::string name) {
-  std::replace(name.begin(), name.end(), '_', ' ');
-  return name;
-}
-
 Text cell(const record::Audit* audit) {
   if (audit == nullptr) return "–";
   if (status_of(*audit) == words::kFailed) return bold(std::string("FAILED"));

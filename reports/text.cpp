@@ -185,6 +185,11 @@ std::string length(double tokens) {
   return fixed(kilo, whole ? 0 : 1) + "k";
 }
 
+std::string spoken(std::string name) {
+  std::replace(name.begin(), name.end(), '_', ' ');
+  return name;
+}
+
 std::string percent(double fraction) {
   return std::isfinite(fraction) ? significant(fraction * 100, 3) + spaced("%") : kNothing;
 }

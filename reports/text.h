@@ -25,6 +25,7 @@ std::string significant(double value, int digits = 4);
 std::string shortest(double value);  ///< without trailing zeros: "0.02"
 std::string count(double value);     ///< a whole number: "256"
 std::string percent(double fraction);
+std::string spoken(std::string name);  ///< "data leakage" from "data_leakage"
 
 struct Span {
   enum class Style { kPlain, kBold, kCode } style = Style::kPlain;

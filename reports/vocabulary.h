@@ -9,15 +9,17 @@ inline constexpr const char *kLevel = "level", *kId = "id", *kFamily = "family",
                             *kBackend = "backend", *kLength = "L", *kTopK = "K", *kDtype = "dtype",
                             *kScores = "scores", *kVariant = "variant", *kStage = "stage",
                             *kSeed = "seed", *kSource = "source", *kBound = "bound",
-                            *kLayer = "layer", *kNumber = "number", *kStatus = "status",
-                            *kOperation = "operation";
+                            *kLayer = "layer", *kNumber = "number", *kRung = "rung",
+                            *kRungName = "rung_name", *kRepair = "repair", *kArm = "arm",
+                            *kStatus = "status", *kOperation = "operation";
 // values of labels
 inline constexpr const char *kKernel = "kernel", *kGoal = "goal", *kAudit = "audit",
-                            *kPassed = "passed", *kFailed = "failed", *kTraining = "training",
-                            *kForward = "fwd", *kForwardBackward = "fwdbwd",
-                            *kIndexerScores = "indexer_scores", *kSelectTopK = "select_top_k",
-                            *kIndexerSelect = "indexer_select", *kSparse = "sparse_attention",
-                            *kDense = "dense_attention", *kCaptured = "captured";
+                            *kAnatomy = "anatomy", *kSparseArm = "sparse", *kPassed = "passed",
+                            *kFailed = "failed", *kTraining = "training", *kForward = "fwd",
+                            *kForwardBackward = "fwdbwd", *kIndexerScores = "indexer_scores",
+                            *kSelectTopK = "select_top_k", *kIndexerSelect = "indexer_select",
+                            *kSparse = "sparse_attention", *kDense = "dense_attention",
+                            *kCaptured = "captured";
 // quantities
 inline constexpr const char *kTime = "time", *kFlopRate = "flop_rate", *kByteRate = "byte_rate",
                             *kPeakMemory = "peak_memory", *kOtherCpus = "other_cpus",

@@ -242,3 +242,30 @@ TEST_CASE("a broken record is one sentence with the file and its first mistake",
              ContainsSubstring("2 xs and 1 ys"));
   CHECK_THROWS_WITH(load("/nonexistent"), ContainsSubstring("/nonexistent is not a folder"));
 }
+
+TEST_CASE("the anatomy is a table of repairs with shares of our own gap", "[report]") {
+  record::Run run = record::empty_run();
+  const auto add = [&](int rung, const char* arm, std::vector<double> losses) {
+    run.metrics.push_back({{"best_validation_loss", "nats/token"},
+                           {{"level", "anatomy"},
+                            {"rung", std::to_string(rung)},
+                            {"rung_name", rung == 0 ? "published" : "causal_selection"},
+                            {"repair", "something"},
+                            {"arm", arm},
+                            {"L", "64"}},
+                           std::move(losses)});
+  };
+  add(0, "dense", {9.0, 9.2, 9.1});
+  add(0, "sparse", {7.0, 7.2, 7.1});
+  add(1, "dense", {9.0, 9.2, 9.1});
+  add(1, "sparse", {8.5, 8.7, 8.6});
+  run.reference_series.push_back(
+      {{"L", "tokens"}, {"best_validation_loss", "nats/token"}, {}, {64}, {8.52}});
+  run.reference_series.push_back(
+      {{"L", "tokens"}, {"best_validation_loss", "nats/token"}, {}, {64}, {3.561}});
+  const std::string text = markdown(build({".", run, {}}), true);
+  CHECK_THAT(text, ContainsSubstring("## The anatomy of a headline"));
+  CHECK_THAT(text, ContainsSubstring("| 0 published | something | 9.10\u00a0±\u00a00.10 | 7.10\u00a0±\u00a00.10 |"));
+  CHECK_THAT(text, ContainsSubstring("75.0\u00a0% of the gap at L = 64 goes with one repair"));
+  CHECK_THAT(text, ContainsSubstring("dense 8.520, sparse 3.561"));
+}
