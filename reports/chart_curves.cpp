@@ -1,6 +1,7 @@
 // Curves of a training run with the gap to the baseline beneath: loss over steps, and loss over
 // the position in the sequence. One column a length, three columns a figure.
 #include "reports/charts.h"
+#include "reports/comparison.h"
 #include "reports/vocabulary.h"
 
 #include <algorithm>
@@ -223,11 +224,10 @@ std::string gap_sentence(const TrainingView& training) {
             *candidate = training.first(words::kCandidate);
   if (!baseline || !candidate) return "Validation loss during training";
   const double longest = training.lengths().back();
-  const Summary gap = paired_difference(training.samples(words::kBestLoss, *candidate, longest),
-                                        training.samples(words::kBestLoss, *baseline, longest));
+  const Mean gap = loss_difference(training, *candidate, *baseline, longest);
   if (gap.empty()) return "Validation loss during training";
-  return "Validation loss: " + candidate->name + " ends " + signed_gap(summarise({gap.median})) +
-         " nats/token from " + baseline->name + " at L = " + length(longest);
+  return "Validation loss: " + candidate->name + " ends " + signed_gap(gap) + " nats/token from " +
+         baseline->name + " at L = " + length(longest);
 }
 
 /// "+0.02 below position K, +0.06 beyond", of the candidate's longest run.

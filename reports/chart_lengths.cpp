@@ -1,6 +1,7 @@
 // The seed's picture: loss, accuracy and step time over sequence length, grouped by variant, with
 // the published numbers as pale bars beside ours.
 #include "reports/charts.h"
+#include "reports/comparison.h"
 #include "reports/vocabulary.h"
 
 #include <algorithm>
@@ -108,13 +109,12 @@ std::string title_of(const Material& material) {
             *candidate = training.first(words::kCandidate);
   if (!baseline || !candidate) return "Loss, accuracy and step time over sequence length";
   const double longest = training.lengths().back();
-  const Summary gap = paired_difference(training.samples(words::kBestLoss, *candidate, longest),
-                                        training.samples(words::kBestLoss, *baseline, longest));
+  const Mean gap = loss_difference(training, *candidate, *baseline, longest);
   const Summary time = paired_ratio(training.samples(words::kStepTime, *candidate, longest),
                                     training.samples(words::kStepTime, *baseline, longest));
   if (gap.empty() || time.empty()) return candidate->name + " beside " + baseline->name;
-  return candidate->name + " at L = " + length(longest) + ": loss " +
-         signed_gap(summarise({gap.median})) + ", " + times(time.median) + " the step time of " +
+  return candidate->name + " at L = " + length(longest) + ": final loss " +
+         signed_gap(Mean{1, 0, gap.mean, 0}) + ", " + times(time.median) + " the step time of " +
          baseline->name;
 }
 

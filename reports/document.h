@@ -17,7 +17,7 @@ struct Paragraph {
   Text text;
 };
 struct Verdict {
-  Text sentence;
+  std::vector<Text> sentences;
 };
 struct Alert {
   Text text;

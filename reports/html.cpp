@@ -17,7 +17,9 @@ h2 { font-size: 21px; margin: 48px 0 14px; padding-bottom: 6px; border-bottom: 1
 h3 { font-size: 16px; margin: 28px 0 8px; color: #111827; }
 p, li { max-width: 78ch; }
 .verdict { margin: 0 0 20px; padding: 18px 22px; border-left: 5px solid #E4572E; border-radius: 6px;
-           background: #FEF6F3; font-size: 18px; line-height: 1.5; max-width: none; }
+           background: #FEF6F3; font-size: 17px; line-height: 1.5; }
+.verdict p { margin: 0 0 10px; max-width: none; }
+.verdict p:last-child { margin: 0; }
 .warning { margin: 12px 0; padding: 10px 16px; border-left: 5px solid #F2A541; border-radius: 6px;
            background: #FFF9EC; max-width: none; font-size: 15px; }
 .scroll { overflow-x: auto; margin: 12px 0; }
@@ -101,7 +103,9 @@ class HtmlWriter {
   }
   void operator()(const Paragraph& paragraph) { out_ += "<p>" + html(paragraph.text) + "</p>\n"; }
   void operator()(const Verdict& verdict) {
-    out_ += "<p class=\"verdict\">" + html(verdict.sentence) + "</p>\n";
+    out_ += "<div class=\"verdict\">\n";
+    for (const Text& sentence : verdict.sentences) out_ += "<p>" + html(sentence) + "</p>\n";
+    out_ += "</div>\n";
   }
   void operator()(const Alert& alert) {
     out_ += "<p class=\"warning\">" + html(alert.text) + "</p>\n";

@@ -13,7 +13,9 @@ class MarkdownWriter {
             markdown(Text(heading.text)) + "\n\n";
   }
   void operator()(const Paragraph& paragraph) { out_ += markdown(paragraph.text) + "\n\n"; }
-  void operator()(const Verdict& verdict) { out_ += markdown(bold(verdict.sentence)) + "\n\n"; }
+  void operator()(const Verdict& verdict) {
+    for (const Text& sentence : verdict.sentences) out_ += markdown(sentence) + "\n\n";
+  }
   void operator()(const Alert& alert) {
     out_ += "> [!WARNING]\n> " + markdown(alert.text) + "\n\n";
   }

@@ -12,22 +12,6 @@ void append(std::vector<Block>& blocks, std::vector<Block> more) {
   for (Block& block : more) blocks.push_back(std::move(block));
 }
 
-Table training_evidence_table(const TrainingView& training) {
-  Table table;
-  table.columns = {{"L", true},     {"variant"},     {"K", true}, {"loss gap (nats/token)", true},
-                   {"speed", true}, {"seeds", true}, {"reading"}};
-  for (const TrainingEvidence& e : training_evidence(training)) {
-    const std::string n = e.gap.n == e.speed.n
-                              ? std::to_string(e.gap.n)
-                              : std::to_string(e.gap.n) + "/" + std::to_string(e.speed.n);
-    table.rows.push_back(
-        {length(e.length), code(e.arm->name), e.top_k.empty() ? "all" : e.top_k, signed_gap(e.gap),
-         times(e.speed), n,
-         e.arm->variant.role == words::kFlawed ? Text("flawed, no verdict") : reading(e)});
-  }
-  return table;
-}
-
 Table kernel_evidence_table(const KernelView& kernels) {
   Table table;
   table.columns = {{"pass"},
@@ -56,24 +40,10 @@ Table kernel_evidence_table(const KernelView& kernels) {
 
 std::vector<Block> verdict_section(const Material& material) {
   std::vector<Block> out;
-  out.push_back({Verdict{verdict_sentence(material.training, material.kernels)}});
+  out.push_back({Verdict{verdict_sentences(material.run, material.training, material.kernels)}});
   for (const Text& warning : warnings(material.run, material.training))
     out.push_back({Alert{warning}});
-  const Table training = training_evidence_table(material.training);
-  if (!training.rows.empty()) {
-    const Arm* baseline = material.training.first(words::kBaseline);
-    out.push_back({Heading{3, "The evidence: training"}});
-    out.push_back({training});
-    out.push_back({Paragraph{
-        Text("Against ") + code(baseline->name) +
-        ". Loss gap: best validation loss minus the baseline's, same "
-        "seed; below 0 is better. Speed: the baseline's step time over the variant's; above 1× is "
-        "faster. "
-        "[low, high]: 95 % sign-test interval of the median from 6 seeds on, else the smallest and "
-        "largest seed. A gap within ±" +
-        shortest(kLossMargin) + " nats/token or a speed within ±" + shortest(100 * kSpeedMargin) +
-        " %" + " counts as the same; \"open\" means the interval does not decide."}});
-  }
+  append(out, comparison_section(material));
   const Table kernels = kernel_evidence_table(material.kernels);
   if (!kernels.rows.empty()) {
     out.push_back({Heading{3, "The evidence: kernels"}});

@@ -11,6 +11,8 @@ Document build(const LoadedRun& loaded);
 
 // The sections; each returns nothing when the record holds nothing for it.
 std::vector<Block> verdict_section(const Material& material);
+/// Part of the verdict: training compared, and what it costs.
+std::vector<Block> comparison_section(const Material& material);
 std::vector<Block> training_section(const Material& material);
 /// Empty without metrics by layer.
 std::vector<Block> selection_section(const Material& material);

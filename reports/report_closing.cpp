@@ -154,7 +154,8 @@ std::vector<Block> threats_section(const LoadedRun& loaded, const Material& mate
   if (seeds > 0 && seeds < 6) {
     list.items.push_back(
         "At most " + std::to_string(seeds) + (seeds == 1 ? " seed" : " seeds") +
-        " a variant and length: below 6 the interval is only the range of what was seen.");
+        " a variant and length: their t intervals trust that seeds differ about normally, which so "
+        "few cannot show; below 6 the interval of a time is only the range of what was seen.");
   }
   if (seeds > 0 && least_seeds < seeds) {
     list.items.push_back("Seeds are missing: some variants have " + std::to_string(least_seeds) +

@@ -23,22 +23,29 @@ struct RowKind {
   std::string name;
 };
 
-std::string cell_text(const Summary& value, const std::string& quantity, const std::string& unit) {
+/// What seeds scatter around a mean; times and bytes are disturbed to one side only.
+bool is_learned(const std::string& quantity) {
+  return quantity == words::kBestLoss || quantity == words::kFinalLoss ||
+         quantity == words::kBestAccuracy;
+}
+
+std::string cell_text(const record::Quantity& quantity, const std::vector<double>& samples) {
+  const Summary times = summarise(samples);
+  const Mean mean = mean_of(samples);
+  const bool learned = is_learned(quantity.name);
+  const double value = learned ? mean.mean : times.median;
+  const double half = times.n < 2 ? 0 : learned ? mean.half_width() : times.half_width();
   std::string text;
-  if (quantity == words::kBestAccuracy && value.n > 0) {
-    text = percent(value.median);
-    if (value.n > 1 && value.half_width() > 0) {
-      text = with_half_width(100 * value.median, 100 * value.half_width()) + "\u00a0%";
-    }
-  } else if (unit.find("/") != std::string::npos) {
+  if (quantity.name == words::kBestAccuracy && times.n > 0) {
+    text = half > 0 ? with_half_width(100 * value, 100 * half) + "\u00a0%" : percent(value);
+  } else if (quantity.unit.find('/') != std::string::npos) {
     // The row's name carries these units: in every cell they would push the table apart.
-    text = value.n > 1 && value.half_width() > 0 ? with_half_width(value.median, value.half_width())
-                                                 : significant(value.median);
+    text = half > 0 ? with_half_width(value, half) : significant(value);
   } else {
-    text = with_unit(value, unit);
+    text = with_unit(times, quantity.unit);
   }
-  if (value.missing > 0) {
-    text += " (" + std::to_string(value.n) + " of " + std::to_string(value.n + value.missing) + ")";
+  if (times.missing > 0) {
+    text += " (" + std::to_string(times.n) + " of " + std::to_string(times.n + times.missing) + ")";
   }
   return text;
 }
@@ -73,8 +80,7 @@ std::vector<Text> table_row(const Material& material, const RowKind& kind, doubl
   const TrainingView& training = material.training;
   std::vector<Cell> cells;
   std::optional<double> best;
-  Better better = Better::kNeither;
-  std::string unit = "1";
+  record::Quantity quantity{kind.quantity, "1"};
   for (const Arm& arm : training.arms()) {
     const record::Metric* metric = training.find(kind.quantity, arm, at);
     if (!metric) {
@@ -82,25 +88,25 @@ std::vector<Text> table_row(const Material& material, const RowKind& kind, doubl
       continue;
     }
     any = true;
-    unit = metric->quantity.unit, better = metric->quantity.better;
-    const Summary value = summarise(metric->samples);
-    cells.push_back({std::nullopt, cell_text(value, kind.quantity, unit)});
-    if (value.empty() || arm.variant.role == words::kFlawed) continue;
-    cells.back().value = value.median;
-    const bool leads =
-        !best || (better == Better::kLower ? value.median < *best : value.median > *best);
-    if (leads) best = value.median;
+    quantity = metric->quantity;
+    cells.push_back({std::nullopt, cell_text(quantity, metric->samples)});
+    const double value = is_learned(quantity.name) ? mean_of(metric->samples).mean
+                                                   : summarise(metric->samples).median;
+    if (!std::isfinite(value) || arm.variant.role == words::kFlawed) continue;
+    cells.back().value = value;
+    const bool leads = !best || (quantity.better == Better::kLower ? value < *best : value > *best);
+    if (leads) best = value;
   }
-  const bool names_unit = unit.find("/") != std::string::npos;
-  std::vector<Text> row{length(at), kind.name + (names_unit ? " (" + unit + ")" : "")};
+  const bool names_unit = quantity.unit.find('/') != std::string::npos;
+  std::vector<Text> row{length(at), kind.name + (names_unit ? " (" + quantity.unit + ")" : "")};
   for (const Cell& cell : cells) {
     const bool bolded =
-        better != Better::kNeither && cells.size() > 1 && cell.value && cell.value == best;
+        quantity.better != Better::kNeither && cells.size() > 1 && cell.value && cell.value == best;
     row.push_back(bolded ? bold(cell.text) : cell.text);
   }
   for (const std::string& variant : references) {
     const auto value = published(material.run, kind.quantity, variant, at);
-    row.push_back(value ? cell_text(summarise({*value}), kind.quantity, unit) : "–");
+    row.push_back(value ? cell_text(quantity, {*value}) : "–");
   }
   return row;
 }
@@ -117,11 +123,10 @@ Table seed_table(const Material& material) {
   for (const std::string& variant : references) {
     table.columns.push_back({code(variant) + " published", true});
   }
-  const RowKind kinds[] = {{words::kBestLoss, "best validation loss"},
-                           {words::kBestAccuracy, "best accuracy"},
-                           {words::kStepTime, "step time"},
-                           {words::kThroughput, "throughput"},
-                           {words::kPeakMemory, "peak memory"}};
+  const RowKind kinds[] = {
+      {words::kBestLoss, "best validation loss"}, {words::kFinalLoss, "final validation loss"},
+      {words::kBestAccuracy, "best accuracy"},    {words::kStepTime, "step time"},
+      {words::kThroughput, "throughput"},         {words::kPeakMemory, "peak memory"}};
   for (double at : training.lengths()) {
     bool first = true;
     for (const RowKind& kind : kinds) {
@@ -227,8 +232,10 @@ std::vector<Block> training_section(const Material& material) {
   std::vector<Block> out{{Heading{2, "Training"}}};
   out.push_back({seed_table(material)});
   out.push_back({Paragraph{
-      "Median over seeds ± half the interval; (2 of 3) = finite seeds of all. Bold: the best "
-      "sound variant of the row." +
+      "Losses and accuracy: mean over seeds ± half its 95 % interval (Student t). Times and "
+      "memory: "
+      "median over seeds ± half of smallest to largest (from 6 seeds on of its 95 % interval). (2 "
+      "of 3) = finite seeds of all. Bold: the best sound variant of the row." +
       source_note(material.run)}});
   out.push_back({legend(material)});
   append_figures(out, material, Section::kTraining);

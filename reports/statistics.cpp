@@ -90,31 +90,18 @@ Summary sum(const Summary& a, const Summary& b) {
 Summary ratio(const Summary& a, const Summary& b) {
   return combine(a, b, a.median / b.median, a.low / b.high, a.high / b.low);
 }
-Summary difference(const Summary& a, const Summary& b) {
-  return combine(a, b, a.median - b.median, a.low - b.high, a.high - b.low);
-}
 
 Summary paired_ratio(const std::vector<double>& a, const std::vector<double>& b) {
   if (a.size() != b.size()) return ratio(summarise(a), summarise(b));
   return paired(a, b, [](double x, double y) { return x / y; });
 }
-Summary paired_difference(const std::vector<double>& a, const std::vector<double>& b) {
-  if (a.size() != b.size()) return difference(summarise(a), summarise(b));
-  return paired(a, b, [](double x, double y) { return x - y; });
-}
 
-Reading read(const Summary& summary, double pivot, double margin) {
-  Reading out;
-  if (summary.n < 2) return out;
-  out.decided = summary.sign_test;
-  if (summary.low > pivot + margin) {
-    out.side = Side::kAbove;
-  } else if (summary.high < pivot - margin) {
-    out.side = Side::kBelow;
-  } else if (summary.low >= pivot - margin && summary.high <= pivot + margin) {
-    out.side = Side::kInside;
-  }
-  return out;
+Side read(const Summary& summary, double pivot, double margin) {
+  if (summary.n < 2) return Side::kOpen;
+  if (summary.low > pivot + margin) return Side::kAbove;
+  if (summary.high < pivot - margin) return Side::kBelow;
+  const bool inside = summary.low >= pivot - margin && summary.high <= pivot + margin;
+  return inside ? Side::kInside : Side::kOpen;
 }
 
 Crossover crossover(std::vector<RatioAt> points, double margin) {

@@ -26,21 +26,15 @@ Summary summarise(const std::vector<double>& samples);
 Summary sum(const Summary& a, const Summary& b);
 /// a / b of independent quantities, with the extreme ratios as bounds. Both must be positive.
 Summary ratio(const Summary& a, const Summary& b);
-Summary difference(const Summary& a, const Summary& b);
 
 /// Sample by sample where both lists have the same length (same seeds in the same order, so what
 /// the seeds share cancels), else from the two summaries.
 Summary paired_ratio(const std::vector<double>& a, const std::vector<double>& b);
-Summary paired_difference(const std::vector<double>& a, const std::vector<double>& b);
 
 /// On which side of the band [-margin, +margin] around `pivot` a summary lies.
 enum class Side { kBelow, kInside, kAbove, kOpen };
-struct Reading {
-  Side side = Side::kOpen;
-  bool decided = false;  ///< the interval is a sign-test interval; else "all n samples agree"
-};
 /// kOpen when the interval touches two regions or n < 2: one sample decides nothing.
-Reading read(const Summary& summary, double pivot, double margin);
+Side read(const Summary& summary, double pivot, double margin);
 
 /// Where `ratio` (baseline time / candidate time, so > 1 means the candidate wins) rises above 1
 /// for good as x grows.

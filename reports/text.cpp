@@ -176,6 +176,14 @@ std::string signed_gap(const Summary& gap) {
   return with_sign(gap.median) + " [" + with_sign(gap.low) + ", " + with_sign(gap.high) + "]";
 }
 
+std::string signed_gap(const Mean& gap, double slack) {
+  if (gap.empty()) return kNothing;
+  if (gap.n < 2) return with_sign(gap.mean);
+  const double half = gap.half_width() + slack;
+  return with_sign(gap.mean) + kPlusMinus +
+         (half < 0.0005 ? "<0.001" : fixed(half, half >= 10 ? 2 : 3));
+}
+
 std::string length(double tokens) {
   if (!std::isfinite(tokens)) return kNothing;
   if (tokens < 1024) return fixed(tokens, 0);

@@ -1,6 +1,7 @@
 // Numbers and words for people: rounding, units, and styled text that markdown and HTML each
 // escape in their own way.
 #pragma once
+#include "reports/inference.h"
 #include "reports/statistics.h"
 
 #include <string>
@@ -19,6 +20,8 @@ std::string times(const Summary& ratio);
 std::string times(double ratio);
 /// "+0.031 [+0.020, +0.040]"
 std::string signed_gap(const Summary& gap);
+/// "+0.031 ± 0.008", the 95 % interval widened by `slack`; "+0.031" for one sample
+std::string signed_gap(const Mean& gap, double slack = 0);
 /// "512", "1k", "1.7k": lengths in powers of two, k = 1024
 std::string length(double tokens);
 std::string significant(double value, int digits = 4);

@@ -27,7 +27,11 @@ inline constexpr const char *kTime = "time", *kFlopRate = "flop_rate", *kByteRat
                             *kFlopRatio = "flop_ratio", *kCeiling = "ceiling_percent",
                             *kBestLoss = "best_validation_loss", *kBestAccuracy = "best_accuracy",
                             *kStepTime = "step_time", *kThroughput = "throughput",
-                            *kStageTime = "stage_time", *kValidationLoss = "validation_loss",
+                            *kStageTime = "stage_time", *kFinalLoss = "final_validation_loss",
+                            *kParameters = "parameters", *kActive = "active_parameters",
+                            *kIndexer = "indexer_parameters", *kFlops = "flops_per_token",
+                            *kResumedSteps = "resumed_steps", *kMissingCpus = "missing_cpus",
+                            *kValidationLoss = "validation_loss",
                             *kLossByPosition = "loss_by_position";
 // roles
 inline constexpr const char *kBaseline = "baseline", *kCandidate = "candidate",

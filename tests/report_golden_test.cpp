@@ -110,7 +110,7 @@ TEST_CASE("a variant swept over K gives an arm for every K", "[report]") {
   record::Run run = record::empty_run();
   for (const char* k : {"16", "32"}) {
     add_training(run, "picky", 64, {3}, {1});
-    for (size_t i = run.metrics.size() - 3; i < run.metrics.size(); ++i)
+    for (size_t i = run.metrics.size() - 4; i < run.metrics.size(); ++i)
       run.metrics[i].labels["K"] = k;
   }
   const TrainingView view(run);

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace dsa::record {
@@ -27,11 +28,30 @@ inline void add_training(Run& run, const std::string& variant, int length,
       {"level", "training"}, {"variant", variant}, {"L", std::to_string(length)}, {"id", variant}};
   run.metrics.push_back(
       {{"best_validation_loss", "nats/token", Quantity::Better::kLower}, labels, losses});
+  run.metrics.push_back(
+      {{"final_validation_loss", "nats/token", Quantity::Better::kLower}, labels, losses});
   run.metrics.push_back({{"step_time", "s", Quantity::Better::kLower}, labels, step_times});
   std::vector<double> throughput;
   for (double t : step_times) throughput.push_back(length / t);
   run.metrics.push_back(
       {{"throughput", "tokens/s", Quantity::Better::kHigher}, labels, throughput});
+}
+
+/// One seed's validation losses {step, loss} and the seconds of each of its steps.
+inline void add_curves(Run& run, const std::string& variant, int length, const std::string& seed,
+                       const std::vector<std::pair<int, double>>& losses,
+                       const std::vector<double>& step_times) {
+  const std::map<std::string, std::string> labels = {
+      {"level", "training"}, {"variant", variant}, {"L", std::to_string(length)}, {"seed", seed}};
+  Series loss{{"step", "1"}, {"validation_loss", "nats/token"}, labels, {}, {}};
+  for (const auto& [step, value] : losses) {
+    loss.xs.push_back(step);
+    loss.ys.push_back(value);
+  }
+  Series time{{"step", "1"}, {"step_time", "s"}, labels, {}, step_times};
+  for (size_t i = 1; i <= step_times.size(); ++i) time.xs.push_back(static_cast<double>(i));
+  run.series.push_back(loss);
+  run.series.push_back(time);
 }
 
 inline void add_kernel(Run& run, const std::string& family, const std::string& backend, int length,

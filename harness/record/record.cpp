@@ -29,6 +29,7 @@ template <class A> void fields(A& a, Audit& t) {
 }
 template <class A> void fields(A& a, VariantInfo& v) {
   a("name", v.name), a("summary", v.summary), a("role", v.role), a("colour_slot", v.colour_slot);
+  a("baseline", v.baseline);
 }
 template <class A> void fields(A& a, BackendInfo& b) {
   a("name", b.name), a("description", b.description), a("role", b.role);

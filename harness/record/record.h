@@ -44,6 +44,7 @@ struct VariantInfo {
   std::string name, summary;
   std::string role;     ///< baseline | candidate | control | bound | flawed
   int colour_slot = 0;  ///< fixed colour, shape and dash in every chart
+  std::string baseline = {};  ///< the variant it is compared with; empty = the first baseline
 };
 
 /// A benchmark that gave no result, and why. Its own file, failures.json; never hidden.
