@@ -151,7 +151,8 @@ std::vector<Chart> selection_curves(const Material& material) {
           {"title", nullptr},
           {"scale", {{"domain", panels.names}, {"range", panels.dashes}}}}},
         {"tooltip", {{{"field", "name"}}, {{"field", "x"}}, {{"field", "y"}}}}}}};
-  spec["resolve"] = {{"scale", {{"y", "independent"}}}};
+  // An axis a panel: shared ones would also be drawn where the last row has no panel.
+  spec["resolve"] = {{"scale", {{"y", "independent"}}}, {"axis", {{"x", "independent"}}}};
   return {{"selection_quality", title,
            "Each evaluation judges a few validation windows against dense attention of the same "
            "heads; see the table of selections for what is counted.",

@@ -46,4 +46,6 @@ TEST_CASE("a record with metrics by layer gets a chart and a table of them", "[r
   const auto& values = charts[0].spec["data"]["values"];
   CHECK(values.size() == 4);  // two steps of two metrics: layers averaged, seeds by their median
   CHECK(values[1]["y"] == 0.5);
+  // Two panels in three columns: a shared axis would stand below the empty third.
+  CHECK(charts[0].spec["resolve"]["axis"]["x"] == "independent");
 }
