@@ -91,9 +91,18 @@ Summary ratio(const Summary& a, const Summary& b) {
   return combine(a, b, a.median / b.median, a.low / b.high, a.high / b.low);
 }
 
+Summary difference(const Summary& a, const Summary& b) {
+  return combine(a, b, a.median - b.median, a.low - b.high, a.high - b.low);
+}
+
 Summary paired_ratio(const std::vector<double>& a, const std::vector<double>& b) {
   if (a.size() != b.size()) return ratio(summarise(a), summarise(b));
   return paired(a, b, [](double x, double y) { return x / y; });
+}
+
+Summary paired_difference(const std::vector<double>& a, const std::vector<double>& b) {
+  if (a.size() != b.size()) return difference(summarise(a), summarise(b));
+  return paired(a, b, [](double x, double y) { return x - y; });
 }
 
 Side read(const Summary& summary, double pivot, double margin) {

@@ -26,10 +26,12 @@ Summary summarise(const std::vector<double>& samples);
 Summary sum(const Summary& a, const Summary& b);
 /// a / b of independent quantities, with the extreme ratios as bounds. Both must be positive.
 Summary ratio(const Summary& a, const Summary& b);
+Summary difference(const Summary& a, const Summary& b);
 
 /// Sample by sample where both lists have the same length (same seeds in the same order, so what
 /// the seeds share cancels), else from the two summaries.
 Summary paired_ratio(const std::vector<double>& a, const std::vector<double>& b);
+Summary paired_difference(const std::vector<double>& a, const std::vector<double>& b);
 
 /// On which side of the band [-margin, +margin] around `pivot` a summary lies.
 enum class Side { kBelow, kInside, kAbove, kOpen };
