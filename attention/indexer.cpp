@@ -21,15 +21,21 @@ at::Tensor hadamard_matrix(int64_t width) {
 
 }  // namespace
 
-Indexer::Indexer(const AttentionConfig& config, uint64_t seed, Style style)
+Indexer::Indexer(const AttentionConfig& config, uint64_t seed, Style style, int64_t query_latent)
     : heads_(config.index_heads),
       width_(config.index_width),
       style_(style),
       relu_(config.index_relu),
+      from_latent_(config.index_query_from == "latent"),
       rope_(rope_layout(config.index_rope_layout),
             style == Style::kSound ? config.index_rope_width : 0, config.rope_base) {
+  require(
+      !from_latent_ || query_latent > 0,
+      "index-query-from is latent, but this variant has no query latent; take hidden, or an mla "
+      "variant with query-latent-width above 0");
   const at::Generator generator = at::detail::createCPUGenerator(seed);
-  q_ = register_parameter("q", linear_weight(heads_ * width_, config.d_model, generator));
+  const int64_t asked = from_latent_ ? query_latent : config.d_model;
+  q_ = register_parameter("q", linear_weight(heads_ * width_, asked, generator));
   k_ = register_parameter("k", linear_weight(width_, config.d_model, generator));
   weight_ = register_parameter("weight", linear_weight(heads_, config.d_model, generator));
   if (style_ == Style::kAsPublished) return;
@@ -38,11 +44,13 @@ Indexer::Indexer(const AttentionConfig& config, uint64_t seed, Style style)
   if (config.index_hadamard) hadamard_ = hadamard_matrix(width_);
 }
 
-IndexerInputs Indexer::forward(const at::Tensor& hidden, const at::Tensor& positions) {
+IndexerInputs Indexer::forward(const at::Tensor& hidden, const at::Tensor& positions,
+                               const at::Tensor& query_latent) {
   const nvtx::Range range("indexer_projections", nvtx::Category::kIndexer, hidden.size(1));
   const at::Tensor input = hidden.detach();
   const int64_t batch = input.size(0), length = input.size(1);
-  at::Tensor q = project(input, q_).view({batch, length, heads_, width_});
+  const at::Tensor asking = from_latent_ ? query_latent.detach() : input;
+  at::Tensor q = project(asking, q_).view({batch, length, heads_, width_});
   at::Tensor k = project(input, k_);
   if (style_ == Style::kSound) {
     k = at::layer_norm(k, {width_}, norm_scale_, norm_bias_, kNormEpsilon);

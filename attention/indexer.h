@@ -20,20 +20,24 @@ class Indexer : public torch::nn::Module {
   };
   /// @param seed  of its own generator: the weights of the rest of the model do not depend on
   ///              whether there is an indexer
-  Indexer(const AttentionConfig& config, uint64_t seed, Style style);
+  /// @param query_latent  width of the layer's query latent; 0 = it has none
+  /// @throws Error if index-query-from asks for a latent that there is not
+  Indexer(const AttentionConfig& config, uint64_t seed, Style style, int64_t query_latent = 0);
 
-  /// The input is detached: no loss of the indexer reaches the model through it.
-  /// @param hidden     [B, T, d_model]
-  /// @param positions  int64 [T]
-  IndexerInputs forward(const at::Tensor& hidden, const at::Tensor& positions);
+  /// The inputs are detached: no loss of the indexer reaches the model through them.
+  /// @param hidden        [B, T, d_model]
+  /// @param positions     int64 [T]
+  /// @param query_latent  [B, T, its width], read if index-query-from says so; or undefined
+  IndexerInputs forward(const at::Tensor& hidden, const at::Tensor& positions,
+                        const at::Tensor& query_latent = {});
 
  private:
   int64_t heads_, width_;
   Style style_;
-  bool relu_;
+  bool relu_, from_latent_;
   Rope rope_;
-  at::Tensor hadamard_;                ///< [J, J], symmetric and orthonormal; undefined without
-  at::Tensor q_, k_, weight_;          ///< [I*J, d_model], [J, d_model], [I, d_model]
+  at::Tensor hadamard_;        ///< [J, J], symmetric and orthonormal; undefined without
+  at::Tensor q_, k_, weight_;  ///< [I*J, d_model or query latent], [J, d_model], [I, d_model]
   at::Tensor norm_scale_, norm_bias_;  ///< [J]; undefined as published
 };
 

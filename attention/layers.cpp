@@ -2,7 +2,7 @@
 #include "attention/layers.h"
 
 #include "attention/dropped_attention.h"
-#include "attention/indexer.h"
+#include "attention/indexed.h"
 #include "attention/nvtx.h"
 #include "attention/rope.h"
 #include "attention/weights.h"
@@ -32,9 +32,7 @@ class ProjectedAttention : public AttentionLayer {
     k_ = register_parameter("k", linear_weight(config.n_kv_heads * width, model));
     v_ = register_parameter("v", linear_weight(config.n_kv_heads * width, model));
     out_ = register_parameter("out", linear_weight(model, config.n_heads * width));
-    const at::Tensor drawn =
-        at::randint(std::numeric_limits<int64_t>::max(), {1}, at::TensorOptions(at::kLong));
-    own_seed_ = static_cast<uint64_t>(drawn.item<int64_t>());
+    own_seed_ = drawn_seed();
   }
 
   AttentionOutput forward(const at::Tensor& hidden, const at::Tensor& positions) final {
@@ -42,16 +40,13 @@ class ProjectedAttention : public AttentionLayer {
     std::optional<UseBackend> pinned;
     if (config_.backend != "auto") pinned.emplace(config_.backend);
     const Heads heads{rope_(split(hidden, q_), positions), rope_(split(hidden, k_), positions),
-                      split(hidden, v_)};
+                      split(hidden, v_), scale_};
     AttentionOutput output = attend(heads, hidden, positions);
     output.hidden = project(output.hidden.flatten(2), out_);
     return output;
   }
 
  protected:
-  struct Heads {
-    at::Tensor q, k, v;  ///< [B, T, H, D], [B, T, G, D], [B, T, G, D]; q and k rotated
-  };
   /// Returns `hidden` as [B, T, H, D], before the output projection.
   virtual AttentionOutput attend(const Heads& heads, const at::Tensor& hidden,
                                  const at::Tensor& positions) = 0;
@@ -68,18 +63,6 @@ class ProjectedAttention : public AttentionLayer {
                                             /*is_causal=*/!mask.has_value(), scale_,
                                             /*enable_gqa=*/config_.n_heads != config_.n_kv_heads)
         .transpose(1, 2);
-  }
-
-  /// On the backend that is pinned for it alone, if one is; its backward pass runs there too.
-  ops::AttentionResult sparse_attention(const Heads& heads, const ops::Selection& selection) const {
-    std::optional<UseBackend> pinned;
-    if (config_.sparse_backend != "auto") pinned.emplace(config_.sparse_backend);
-    return ops::sparse_attention(heads.q, heads.k, heads.v, selection, scale_);
-  }
-
-  AttentionCapture captured(const Heads& heads, const ops::IndexTensors& index,
-                            const ops::Selection& selection) const {
-    return {heads.q, heads.k, index, selection, scale_};
   }
 
   AttentionConfig config_;
@@ -106,12 +89,6 @@ class DenseAttention : public ProjectedAttention {
   }
 };
 
-/// Our sparse kernels have no dropout; running without it would silently change the experiment.
-void refuse_dropout(const AttentionConfig& config, const char* variant) {
-  require(config.dropout == 0, "dropout is ", config.dropout, " but ", variant,
-          " has no dropout of attention probabilities; set it to 0");
-}
-
 /// DeepSeek Sparse Attention: the indexer selects, attention reads the selection, and a KL loss pulls
 /// the indexer towards what attention did with it. Before that stage attention is dense. Untrained, the
 /// indexer stays as it was drawn: the control that says whether its training matters.
@@ -128,53 +105,19 @@ class SparseAttention : public ProjectedAttention {
  protected:
   AttentionOutput attend(const Heads& heads, const at::Tensor& hidden,
                          const at::Tensor& positions) override {
-    if (stage != TrainingStage::kSparse) return attend_densely(heads, hidden, positions);
-    const bool teaching = trained_ && at::GradMode::is_enabled();
-    IndexerInputs index;
-    {
-      const at::AutoGradMode mode(teaching);
-      index = indexer_->forward(hidden, positions);
-    }
-    const ops::Selection selection = ops::indexer_select(index.q, index.k, index.weight,
-                                                         resolved_top_k(config_, hidden.size(1)));
-    const ops::AttentionResult result = sparse_attention(heads, selection);
-    AttentionOutput output{result.out, {}, {}};
-    if (teaching) {
-      output.indexer_loss = imitation_loss(heads, index, selection, result.lse.detach());
-    }
-    if (keep_selection) output.selection = selection;
-    if (capture) *capture = captured(heads, {index.q, index.k, index.weight}, selection);
-    return output;
+    const IndexedLayer self{*this,
+                            *indexer_,
+                            trained_,
+                            resolved_top_k(config_, hidden.size(1)),
+                            config_.sparse_backend,
+                            hidden,
+                            positions,
+                            {}};
+    return stage == TrainingStage::kSparse ? attend_selected(self, heads)
+                                           : attend_densely(self, heads);
   }
 
  private:
-  AttentionOutput attend_densely(const Heads& heads, const at::Tensor& hidden,
-                                 const at::Tensor& positions) {
-    const ops::AttentionResult result = ops::dense_attention(heads.q, heads.k, heads.v, scale_);
-    AttentionOutput output{result.out, {}, {}};
-    const bool teaching = stage == TrainingStage::kIndexer && at::GradMode::is_enabled();
-    if (!teaching && !capture) return output;
-    const IndexerInputs inputs = indexer_->forward(hidden, positions);
-    const ops::IndexTensors index{inputs.q, inputs.k, inputs.weight};
-    if (teaching) {
-      output.indexer_loss = ops::dense_indexer_kl(index, heads.q, heads.k, result.lse, scale_);
-    }
-    if (capture) {  // what it would select
-      const int64_t top_k = resolved_top_k(config_, hidden.size(1));
-      *capture = captured(heads, index, ops::indexer_select(index.q, index.k, index.weight, top_k));
-    }
-    return output;
-  }
-
-  at::Tensor imitation_loss(const Heads& heads, const IndexerInputs& index,
-                            const ops::Selection& selection, const at::Tensor& lse) const {
-    const nvtx::Range range("indexer_loss", Category::kIndexer, selection.indices.size(1));
-    const at::Tensor target =
-        ops::selected_attention_mass(heads.q.detach(), heads.k.detach(), selection, lse, scale_);
-    const at::Tensor scores = ops::selected_scores(index.q, index.k, index.weight, selection);
-    return ops::indexer_kl(scores, target, selection);
-  }
-
   bool trained_;
   std::shared_ptr<Indexer> indexer_;
 };
@@ -189,7 +132,7 @@ class ChosenAttention : public ProjectedAttention {
  protected:
   AttentionOutput attend(const Heads& heads, const at::Tensor&, const at::Tensor&) final {
     const ops::Selection selection = choose(heads, resolved_top_k(config_, heads.q.size(1)));
-    AttentionOutput output{sparse_attention(heads, selection).out, {}, {}};
+    AttentionOutput output{read_selected(heads, selection, config_.sparse_backend).out, {}, {}};
     if (keep_selection) output.selection = selection;
     if (capture) *capture = captured(heads, {}, selection);
     return output;

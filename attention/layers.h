@@ -13,5 +13,7 @@ std::shared_ptr<AttentionLayer> make_random(const AttentionConfig& config);
 std::shared_ptr<AttentionLayer> make_oracle(const AttentionConfig& config);
 std::shared_ptr<AttentionLayer> make_dsa_as_published(const AttentionConfig& config);
 std::shared_ptr<AttentionLayer> make_dsa_masked(const AttentionConfig& config);
+std::shared_ptr<AttentionLayer> make_mla_dense(const AttentionConfig& config);
+std::shared_ptr<AttentionLayer> make_mla_dsa(const AttentionConfig& config);
 
 }  // namespace dsa

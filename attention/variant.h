@@ -20,14 +20,20 @@ struct AttentionConfig {
   int64_t head_width = 32;  ///< D = V
   double rope_base = 10000.0;
   std::string rope_layout = "half_split";  ///< of the attention heads: half_split | interleaved
-  int64_t top_k = 0;                       ///< 0: use top_k_fraction
-  double top_k_fraction = 0.25;            ///< of the sequence length, when top_k is 0
+  int64_t query_latent_width = 64;         ///< of the mla variants, as the next three; 0 = none
+  int64_t kv_latent_width = 64;
+  int64_t nope_width =
+      32;  ///< part of a query or key that is not rotated; its value has head_width
+  int64_t rope_width = 16;       ///< part that is, shared by all heads' keys
+  int64_t top_k = 0;             ///< 0: use top_k_fraction
+  double top_k_fraction = 0.25;  ///< of the sequence length, when top_k is 0
   int64_t index_heads = 4;
   int64_t index_width = 32;
   int64_t index_rope_width = 16;                 ///< leading part of index_width that is rotated
   std::string index_rope_layout = "half_split";  ///< half_split | interleaved
   bool index_hadamard = false;
   bool index_relu = true;
+  std::string index_query_from = "hidden";  ///< hidden | latent
   double dropout = 0.0;  ///< of attention probabilities; only torch backends have it
   double indexer_loss_weight = 1.0;
   std::string backend = "auto";
@@ -37,15 +43,23 @@ struct AttentionConfig {
 template <class C, class V>
   requires is_a<C, AttentionConfig>
 void visit_fields(C& c, V&& v) {
-  auto& [d_model, n_heads, n_kv_heads, head_width, rope_base, rope_layout, top_k, top_k_fraction,
-         index_heads, index_width, index_rope_width, index_rope_layout, index_hadamard, index_relu,
-         dropout, indexer_loss_weight, backend, sparse_backend] = c;
+  auto& [d_model, n_heads, n_kv_heads, head_width, rope_base, rope_layout, query_latent_width,
+         kv_latent_width, nope_width, rope_width, top_k, top_k_fraction, index_heads, index_width,
+         index_rope_width, index_rope_layout, index_hadamard, index_relu, index_query_from, dropout,
+         indexer_loss_weight, backend, sparse_backend] = c;
   v("d-model", d_model, "width of the residual stream");
   v("n-heads", n_heads, "query heads");
-  v("n-kv-heads", n_kv_heads, "key/value heads; divides n-heads");
-  v("head-width", head_width, "query, key and value width of a head");
+  v("n-kv-heads", n_kv_heads,
+    "key/value heads; divides n-heads (the mla variants have one latent instead)");
+  v("head-width", head_width, "query, key and value width of a head; mla: value width");
   v("rope-base", rope_base, "base of the rotary frequencies");
   v("rope-layout", rope_layout, "pairs of the attention heads: half_split or interleaved");
+  v("query-latent-width", query_latent_width,
+    "mla: width of the latent that queries are projected up from; 0 = from the hidden state");
+  v("kv-latent-width", kv_latent_width,
+    "mla: width of the latent that keys and values are projected up from");
+  v("nope-width", nope_width, "mla: width of a query's or key's part without RoPE");
+  v("rope-width", rope_width, "mla: width of the part with RoPE, whose key all heads share");
   v("top-k", top_k, "keys read per query; 0 = top-k-fraction of the length");
   v("top-k-fraction", top_k_fraction,
     "keys read per query as a fraction of the length, if top-k is 0");
@@ -59,6 +73,8 @@ void visit_fields(C& c, V&& v) {
     "rotate the indexer's queries and keys by a Hadamard matrix, which spreads outliers and keeps "
     "every score; index-width must be a power of 2");
   v("index-relu", index_relu, "ReLU of every head's product in the index score; false = none");
+  v("index-query-from", index_query_from,
+    "what the indexer's queries are projected from: hidden (state) or latent (mla's query latent)");
   v("dropout", dropout,
     "probability of dropping an attention probability (dense and dsa_as_published only)");
   v("indexer-loss-weight", indexer_loss_weight,
@@ -113,12 +129,15 @@ struct AttentionVariant {
   std::string name;     ///< "dense", "dsa", "dsa_as_published": stable, stored in records
   std::string summary;  ///< one line, shown by `dsa-bench list` and under every chart
   std::string role;     ///< baseline | candidate | control | bound | flawed
-  int colour_slot = 0;  ///< fixed colour, shape and dash in every chart; 0 = baseline
+  int colour_slot = 0;  ///< fixed colour, shape and dash in every chart; 0 = dense
   std::shared_ptr<AttentionLayer> (*make)(const AttentionConfig&) = nullptr;
   /// Attention core of one layer, forward only (indexer included), for MFU and the FLOP ratio.
   Cost (*cost)(const AttentionConfig&, int64_t batch, int64_t length) = nullptr;
   /// The same with the backward pass and, where there is one, the indexer's loss.
   Cost (*training_cost)(const AttentionConfig&, int64_t batch, int64_t length) = nullptr;
+  /// Its dense sibling: same projections, so the one to compare it with and to start from. Its own
+  /// name if it is one.
+  std::string baseline = "dense";
 };
 
 const std::vector<AttentionVariant>& variants();

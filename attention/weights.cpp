@@ -3,6 +3,7 @@
 #include <ATen/Functions.h>
 
 #include <cmath>
+#include <limits>
 
 namespace dsa {
 
@@ -13,6 +14,12 @@ at::Tensor linear_weight(int64_t out, int64_t in, const std::optional<at::Genera
 
 at::Tensor project(const at::Tensor& x, const at::Tensor& weight) {
   return at::linear(x, weight.to(x.scalar_type()));
+}
+
+uint64_t drawn_seed() {
+  const at::Tensor drawn =
+      at::randint(std::numeric_limits<int64_t>::max(), {1}, at::TensorOptions(at::kLong));
+  return static_cast<uint64_t>(drawn.item<int64_t>());
 }
 
 }  // namespace dsa

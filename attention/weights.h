@@ -15,4 +15,7 @@ at::Tensor linear_weight(int64_t out, int64_t in,
 /// x times the transposed weight, of x's type: a weight is float32 also where products are bfloat16.
 at::Tensor project(const at::Tensor& x, const at::Tensor& weight);
 
+/// From torch's default generator: the seed of what must not depend on how much the rest has drawn.
+uint64_t drawn_seed();
+
 }  // namespace dsa

@@ -20,13 +20,6 @@ namespace fs = std::filesystem;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-const AttentionVariant& baseline() {
-  for (const auto& row : variants()) {
-    if (row.role == "baseline") return row;
-  }
-  throw std::logic_error("the table of variants has no baseline");
-}
-
 TrainingJob job_of(const std::string& variant, int64_t length, uint64_t seed,
                    const RunConfig& config) {
   TrainingJob job;
@@ -184,7 +177,7 @@ void TrainingRow::record_seed(size_t index, const TrainingResult& r, double cpu_
     append(name, unit, better, index, value, session);
   };
   const double bits = r.evaluations.empty() ? 0 : r.evaluations.back().bits_per_byte;
-  const Cost all = baseline().cost(session.config.attention, 1, length_);
+  const Cost all = dsa::variant(variant_.baseline).cost(session.config.attention, 1, length_);
   const Cost ours = variant_.cost(session.config.attention, 1, length_);
   add("best_validation_loss", "nats/token", Better::kLower, r.best_validation_loss);
   add("final_validation_loss", "nats/token", Better::kLower, r.final_validation_loss);
@@ -320,8 +313,12 @@ void TrainingRow::finish(Session& session) {
 
 std::vector<std::string> selected_variants(const RunConfig& config) {
   if (!config.variants.empty()) return config.variants;
+  // One family: a run with two baselines would compare arms whose projections differ as well.
+  const std::string& family = variants().front().baseline;
   std::vector<std::string> all;
-  for (const auto& row : variants()) all.push_back(row.name);
+  for (const auto& row : variants()) {
+    if (row.baseline == family) all.push_back(row.name);
+  }
   return all;
 }
 

@@ -132,7 +132,8 @@ void visit_fields(C& c, V&& v) {
          threads, isa, strict, quiet, kernels, data, attention, model, train, audit] = c;
   v("lengths", lengths,
     "tokens L of training rows, and of kernel rows unless --kernels.lengths is given");
-  v("variants", variants, "attention variants to train; empty = every row of the table");
+  v("variants", variants,
+    "attention variants to train; empty = dense and every variant that is compared with it");
   v("seeds", seeds, "one training run per variant, length and seed");
   v("suites", suites, "kernels, training, or anatomy (docs/anatomy.md)");
   v("out", out, "folder that receives the run's folder <time stamp>");

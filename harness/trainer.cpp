@@ -221,9 +221,10 @@ void Trainer::start_from(const std::filesystem::path& path) {
   const Safetensors saved = read_safetensors(path);
   require_same(file, saved, "format", "dsa-checkpoint-1");
   const auto from = saved.metadata.find("variant");
-  require(from != saved.metadata.end() && variant(from->second).role == "baseline", "'", file,
+  const std::string& baseline = variant(parts_->variant).baseline;
+  require(from != saved.metadata.end() && from->second == baseline, "'", file,
           "' is a checkpoint of ", from == saved.metadata.end() ? "nothing known" : from->second,
-          "; start from one of the dense baseline");
+          "; ", parts_->variant, " starts from one of its dense baseline, ", baseline);
   std::map<std::string, at::Tensor> weights, ours;
   for (const auto& [name, tensor] : saved.tensors) {
     if (name.starts_with("model.")) weights[name] = tensor;

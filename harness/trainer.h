@@ -52,7 +52,7 @@ void visit_fields(C& c, V&& v) {
     "as-given, or one that the stages are checked against: scratch (sparse at once), warmup-sparse "
     "(indexer steps, then sparse), continue (dense steps or start-from, then as warmup-sparse)");
   v("start-from", start_from,
-    "checkpoint of a dense run whose weights every variant starts from; empty = random ones");
+    "checkpoint of the dense baseline's run, whose weights every variant starts from; empty = random");
   v("stage1-learning-rate", stage1_learning_rate,
     "peak of the indexer in indexer steps; 0 = indexer-learning-rate");
   v("stage1-loss-factor", stage1_loss_factor,

@@ -82,7 +82,8 @@ Look look(int slot) {
       {"#4C78A8", "square", {1, 0}},         {"#E4572E", "circle", {1, 0}},
       {"#F2A541", "diamond", {5, 3}},        {"#6B7280", "triangle-up", {2, 2}},
       {"#A9B1BB", "cross", {8, 3}},          {"#374151", "triangle-down", {8, 3, 2, 3}},
-      {"#8A94A3", "triangle-right", {4, 2}}, {"#C4CAD2", "triangle-left", {1, 3}}};
+      {"#8A94A3", "triangle-right", {4, 2}}, {"#C4CAD2", "triangle-left", {1, 3}},
+      {"#2F8F9D", "square", {6, 2}},         {"#A0569B", "circle", {6, 2}}};
   return looks[static_cast<size_t>(std::max(0, slot)) % looks.size()];
 }
 

@@ -34,7 +34,8 @@ int64_t reacting(Transformer& model, bool only_next) {
 }  // namespace
 
 TEST_CASE("sound variants never see the future", "[model][leak]") {
-  const std::string name = GENERATE("dense", "dsa", "window", "random", "oracle", "dsa_untrained");
+  const std::string name = GENERATE("dense", "dsa", "window", "random", "oracle", "dsa_untrained",
+                                    "mla_dense", "mla_dsa");
   const auto model = seed_like_model(name, 4);
   INFO(name);
   CHECK(reacting(*model, false) == 0);

@@ -50,9 +50,9 @@ TEST_CASE("the seed's configuration has the seed's parameter counts", "[model][t
   CHECK(indexer == 331'776 + 4 * 128);
 }
 
-TEST_CASE("a seed gives every variant the same shared weights", "[model][transformer]") {
-  const auto dense = weights_of(*make_model("dense"));
+TEST_CASE("a seed gives every variant the weights of its baseline", "[model][transformer]") {
   for (const auto& row : variants()) {
+    const auto dense = weights_of(*make_model(row.baseline));
     const auto model = make_model(row.name);
     size_t shared = 0;
     for (const auto& [name, weight] : weights_of(*model)) {
@@ -64,13 +64,14 @@ TEST_CASE("a seed gives every variant the same shared weights", "[model][transfo
     }
     CHECK(shared == dense.size());
   }
+  const auto dense = weights_of(*make_model("dense"));
   const auto other = make_model("dense", small_attention(), small_model(), 8);
   CHECK_FALSE(at::equal(weights_of(*other).at("embedding"), dense.at("embedding")));
 }
 
 TEST_CASE("the same seed gives the same bits, indexer included", "[model][transformer]") {
-  const std::string name =
-      GENERATE("dense", "dsa", "window", "random", "oracle", "dsa_untrained", "dsa_as_published");
+  const std::string name = GENERATE("dense", "dsa", "window", "random", "oracle", "dsa_untrained",
+                                    "dsa_as_published", "mla_dense", "mla_dsa");
   ModelConfig config = small_model();
   config.dropout = 0.1;
   config.router_noise = 0.1;
@@ -91,14 +92,15 @@ TEST_CASE("the same seed gives the same bits, indexer included", "[model][transf
 }
 
 TEST_CASE("every parameter gets a gradient from the training loss", "[model][transformer]") {
-  const std::string name = GENERATE("dense", "dsa", "window", "random", "oracle");
+  const std::string name =
+      GENERATE("dense", "dsa", "window", "random", "oracle", "mla_dense", "mla_dsa");
   ModelConfig config = small_model();
   config.n_experts = GENERATE(0, 4);
   const auto model = make_model(name, small_attention(), config);
   const at::Tensor tokens = random_tokens(4, 48, config.vocab_size);
   const ModelOutput output = model->forward(tokens, targets_of(tokens));
   CHECK(output.router_loss.defined() == (config.n_experts > 0));
-  CHECK(output.indexer_loss.defined() == (name == "dsa"));
+  CHECK(output.indexer_loss.defined() == (name == "dsa" || name == "mla_dsa"));
   const auto gradients = gradients_of(*model, model->training_loss(output));
   for (const auto& p : model->named_parameters()) {
     INFO(p.key());
@@ -124,7 +126,7 @@ TEST_CASE("indexer-loss-weight 0 gives the indexer zero gradients, not none",
 
 TEST_CASE("the LM loss trains the model alone, the KL loss the indexer alone",
           "[model][transformer][detach]") {
-  const auto model = make_model("dsa");
+  const auto model = make_model(GENERATE("dsa", "mla_dsa"));
   const at::Tensor tokens = random_tokens(2, 48, 50);
   const ModelOutput output = model->forward(tokens, targets_of(tokens));
   for (const auto& [name, gradient] : gradients_of(*model, output.loss)) {
@@ -138,7 +140,7 @@ TEST_CASE("the LM loss trains the model alone, the KL loss the indexer alone",
 }
 
 TEST_CASE("micro-batches average to the gradient of the whole batch", "[model][transformer]") {
-  const auto model = make_model("dsa");
+  const auto model = make_model(GENERATE("dsa", "mla_dsa"));
   const at::Tensor tokens = random_tokens(4, 40, 50);
   const auto gradients = [&](int64_t first, int64_t count, bool of_indexer) {
     const at::Tensor part = tokens.narrow(0, first, count);
@@ -194,9 +196,10 @@ TEST_CASE("the seed's initialisation starts far above 200 nats instead of ln V",
 
 TEST_CASE("training FLOPs count every multiplied weight and the attention cores",
           "[model][transformer]") {
-  const auto model = make_model("dense");
+  const std::string name = GENERATE("dense", "mla_dense");
+  const auto model = make_model(name);
   const double weights = static_cast<double>(model->active_parameter_count());
-  const double core = variant("dense").training_cost(small_attention(), 1, 128).flops / 128;
+  const double core = variant(name).training_cost(small_attention(), 1, 128).flops / 128;
   CHECK(std::abs(model->flops_per_token(128) - (6 * weights + 2 * core)) < 1);
   CHECK(make_model("dsa")->flops_per_token(4096) < model->flops_per_token(4096));
 }

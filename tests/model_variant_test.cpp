@@ -40,14 +40,15 @@ at::Tensor random_hidden(int64_t batch, int64_t length) {
 
 }  // namespace
 
-TEST_CASE("variants have distinct names and colours and one baseline", "[model][variant]") {
+TEST_CASE("variants have distinct names and colours and one baseline a family",
+          "[model][variant]") {
   std::set<std::string> names, roles{"baseline", "candidate", "control", "bound", "flawed"};
   std::set<int> colours;
-  int baselines = 0;
   for (const auto& row : variants()) {
     names.insert(row.name);
     colours.insert(row.colour_slot);
-    baselines += row.role == "baseline";
+    CHECK((row.role == "baseline") == (row.name == row.baseline));
+    CHECK(variant(row.baseline).role == "baseline");
     CHECK(roles.count(row.role) == 1);
     CHECK_FALSE(row.summary.empty());
     CHECK(row.cost(small_attention(), 2, 64).flops > 0);
@@ -56,7 +57,6 @@ TEST_CASE("variants have distinct names and colours and one baseline", "[model][
   }
   CHECK(names.size() == variants().size());
   CHECK(colours.size() == variants().size());
-  CHECK(baselines == 1);
   CHECK(variant("dense").colour_slot == 0);
 }
 
@@ -87,6 +87,12 @@ TEST_CASE("every wrong attention field is named with its value", "[model][varian
   refused("n-kv-heads is 3", [](auto& c) { c.n_kv_heads = 3; });
   refused("head-width is 7", [](auto& c) { c.head_width = 7; });
   refused("rope-layout", [](auto& c) { c.rope_layout = "neox"; });
+  refused("query-latent-width is -1", [](auto& c) { c.query_latent_width = -1; });
+  refused("kv-latent-width is 0", [](auto& c) { c.kv_latent_width = 0; });
+  refused("nope-width is 0", [](auto& c) { c.nope_width = 0; });
+  refused("rope-width is 5", [](auto& c) { c.rope_width = 5; });
+  refused("rope-width is 0", [](auto& c) { c.rope_width = 0; });
+  refused("index-query-from is \"query\"", [](auto& c) { c.index_query_from = "query"; });
   refused("top-k is -1", [](auto& c) { c.top_k = -1; });
   refused("top-k-fraction is 1.5", [](auto& c) { c.top_k_fraction = 1.5; });
   refused("index-rope-width is 34", [](auto& c) { c.index_rope_width = 34; });
@@ -98,7 +104,8 @@ TEST_CASE("every wrong attention field is named with its value", "[model][varian
 TEST_CASE("variants that use sparse kernels refuse attention dropout", "[model][variant]") {
   AttentionConfig config = small_attention();
   config.dropout = 0.1;
-  const std::string name = GENERATE("dsa", "window", "random", "oracle", "dsa_untrained");
+  const std::string name =
+      GENERATE("dsa", "window", "random", "oracle", "dsa_untrained", "mla_dense", "mla_dsa");
   const std::string message = message_of([&] { make_layer(name, config); });
   CHECK_THAT(message, ContainsSubstring("dropout is 0.1") && ContainsSubstring(name));
   make_layer("dense", config);

@@ -20,7 +20,8 @@ TEST_CASE("10 steps equal 5 steps, a checkpoint and 5 more, bit for bit", "[trai
   const std::string file = folder.path("c.safetensors");
   const Corpus corpus = tiny_corpus();
   const auto batches = training_batches(corpus, 16, 3, 1);
-  for (const std::string variant : {"dense", "dsa", "random", "oracle", "dsa_untrained"}) {
+  for (const std::string variant :
+       {"dense", "dsa", "random", "oracle", "dsa_untrained", "mla_dense", "mla_dsa"}) {
     CAPTURE(variant);
     const auto straight = tiny_trainer(variant, *batches);
     for (int i = 0; i < 5; ++i) straight->step();

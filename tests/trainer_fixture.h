@@ -13,6 +13,10 @@ inline AttentionConfig tiny_attention() {
   config.d_model = 32;
   config.n_heads = config.n_kv_heads = 2;
   config.head_width = 16;
+  config.query_latent_width = 24;
+  config.kv_latent_width = 20;
+  config.nope_width = 12;
+  config.rope_width = 8;
   config.top_k = 4;
   config.index_heads = 2;
   config.index_width = 16;

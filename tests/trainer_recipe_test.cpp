@@ -5,6 +5,7 @@
 #include "tests/trainer_fixture.h"
 
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 
 #include <cmath>
@@ -156,10 +157,11 @@ TEST_CASE("continue takes a dense checkpoint's weights and leaves the indexer as
   const std::string file = folder.path("dense.safetensors");
   const Corpus corpus = tiny_corpus();
   const auto batches = training_batches(corpus, 16, 3, 1);
-  const auto dense = tiny_trainer("dense", *batches, 4);
+  const std::string variant = GENERATE("dsa", "mla_dsa"), baseline = dsa::variant(variant).baseline;
+  const auto dense = tiny_trainer(baseline, *batches, 4);
   for (int i = 0; i < 3; ++i) dense->step();
   dense->save(file);
-  const auto fresh = tiny_trainer("dsa", *batches), started = tiny_trainer("dsa", *batches);
+  const auto fresh = tiny_trainer(variant, *batches), started = tiny_trainer(variant, *batches);
   started->start_from(file);
   CHECK(started->steps_done() == 0);
   const auto weights = copies_of(*dense), drawn = copies_of(*fresh);
@@ -170,7 +172,8 @@ TEST_CASE("continue takes a dense checkpoint's weights and leaves the indexer as
   }
 
   TrainingJob job;
-  job.variant = "dsa", job.length = 16, job.attention = tiny_attention(), job.model = tiny_model();
+  job.variant = variant, job.length = 16, job.attention = tiny_attention();
+  job.model = tiny_model();
   job.train = three_stages();
   job.train.recipe = "continue";
   job.train.dense_steps = 0, job.train.start_from = file;
@@ -178,7 +181,7 @@ TEST_CASE("continue takes a dense checkpoint's weights and leaves the indexer as
   REQUIRE(result.steps.size() == 9);
   CHECK(std::isfinite(result.steps[0].indexer_loss));
   // Stage 1 leaves the model alone: its first loss is the dense checkpoint's on that batch.
-  job.variant = "dense";
+  job.variant = baseline;
   const TrainingResult same = run_training(job, corpus, {});
   CHECK(result.steps[0].loss == same.steps[0].loss);
 }
@@ -190,7 +193,9 @@ TEST_CASE("a checkpoint that is no dense model of these sizes is no start", "[st
   const auto batches = training_batches(corpus, 16, 3, 1);
   const auto dsa = tiny_trainer("dsa", *batches);
   dsa->save(file);
-  CHECK_THROWS_WITH(dsa->start_from(file), ContainsSubstring("dense baseline"));
+  CHECK_THROWS_WITH(dsa->start_from(file), ContainsSubstring("dense baseline, dense"));
+  tiny_trainer("mla_dense", *batches)->save(file);
+  CHECK_THROWS_WITH(dsa->start_from(file), ContainsSubstring("checkpoint of mla_dense"));
   AttentionConfig wide = tiny_attention();
   wide.head_width = 8;
   Trainer other("dense", wide, tiny_model(), tiny_train(), *batches, 1);

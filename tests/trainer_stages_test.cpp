@@ -4,6 +4,7 @@
 #include "tests/trainer_fixture.h"
 
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 
@@ -55,9 +56,10 @@ std::pair<int, int> moved(Trainer& trainer, int steps) {
 }  // namespace
 
 TEST_CASE("dense steps leave the indexer alone, indexer steps everything else", "[stages]") {
+  const std::string variant = GENERATE("dsa", "mla_dsa");
   const Corpus corpus = tiny_corpus();
   const auto batches = training_batches(corpus, 16, 3, 1);
-  const auto trainer = trainer_of("dsa", staged(), *batches);
+  const auto trainer = trainer_of(variant, staged(), *batches);
   const auto indexers = static_cast<int>(trainer->model().indexer_parameters().size());
   const auto others = static_cast<int>(trainer->model().parameters().size()) - indexers;
   CHECK(moved(*trainer, 3) == std::pair{others, 0});
@@ -66,9 +68,10 @@ TEST_CASE("dense steps leave the indexer alone, indexer steps everything else", 
 }
 
 TEST_CASE("each stage reports the losses it has", "[stages]") {
+  const std::string variant = GENERATE("dsa", "mla_dsa");
   const Corpus corpus = tiny_corpus();
   const auto batches = training_batches(corpus, 16, 3, 1);
-  const auto trainer = trainer_of("dsa", staged(), *batches);
+  const auto trainer = trainer_of(variant, staged(), *batches);
   for (int step = 0; step < 9; ++step) {
     CAPTURE(step);
     const StepResult result = trainer->step();
@@ -78,11 +81,12 @@ TEST_CASE("each stage reports the losses it has", "[stages]") {
   }
 }
 
-TEST_CASE("dense steps of dsa are those of dense", "[stages]") {
+TEST_CASE("dense steps of dsa are those of its baseline", "[stages]") {
+  const std::string variant = GENERATE("dsa", "mla_dsa");
   const Corpus corpus = tiny_corpus();
   const auto batches = training_batches(corpus, 16, 3, 1);
-  const auto dsa = trainer_of("dsa", staged(), *batches);
-  const auto dense = trainer_of("dense", staged(), *batches);
+  const auto dsa = trainer_of(variant, staged(), *batches);
+  const auto dense = trainer_of(dsa::variant(variant).baseline, staged(), *batches);
   for (int step = 0; step < 3; ++step) CHECK(dsa->step().loss == dense->step().loss);
   const auto shared = weights_of(*dsa);
   for (const auto& [name, value] : weights_of(*dense)) {
@@ -97,7 +101,7 @@ TEST_CASE("variants without stages train alike at every step", "[stages]") {
   TrainConfig plain = staged();
   plain.dense_steps = plain.indexer_steps = 0;
   for (const std::string variant :
-       {"dense", "window", "random", "oracle", "dsa_untrained", "dsa_as_published"}) {
+       {"dense", "window", "random", "oracle", "dsa_untrained", "dsa_as_published", "mla_dense"}) {
     CAPTURE(variant);
     const auto with = trainer_of(variant, staged(), *batches);
     const auto without = trainer_of(variant, plain, *batches);
@@ -123,16 +127,17 @@ TEST_CASE("stage 1 brings the indexer closer to dense attention", "[stages]") {
 }
 
 TEST_CASE("a checkpoint in any stage continues bit for bit into the next", "[stages]") {
+  const std::string variant = GENERATE("dsa", "mla_dsa");
   const TemporaryFolder folder;
   const std::string file = folder.path("c.safetensors");
   const Corpus corpus = tiny_corpus();
   const auto batches = training_batches(corpus, 16, 3, 1);
   for (const int cut : {2, 3, 5, 6, 8}) {
     CAPTURE(cut);
-    const auto straight = trainer_of("dsa", staged(), *batches);
+    const auto straight = trainer_of(variant, staged(), *batches);
     for (int i = 0; i < cut; ++i) straight->step();
     straight->save(file);
-    const auto resumed = trainer_of("dsa", staged(), *batches);
+    const auto resumed = trainer_of(variant, staged(), *batches);
     resumed->load(file);
     const auto tiles = validation_tiles(corpus, 16, 3);
     CHECK(evaluate(resumed->model(), tiles, 1).loss == evaluate(straight->model(), tiles, 1).loss);
