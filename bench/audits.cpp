@@ -149,13 +149,6 @@ int64_t longest(const std::vector<int64_t>& lengths) {
   return *std::max_element(lengths.begin(), lengths.end());
 }
 
-const AttentionVariant& baseline() {
-  for (const auto& row : variants()) {
-    if (row.role == "baseline") return row;
-  }
-  throw std::logic_error("the table of variants has no baseline");
-}
-
 }  // namespace
 
 AuditBook::AuditBook(Session& session, const std::vector<std::string>& names) : session_(session) {
@@ -163,7 +156,7 @@ AuditBook::AuditBook(Session& session, const std::vector<std::string>& names) : 
   for (const auto& name : names) {
     AuditSubject subject;
     subject.variant = name;
-    subject.baseline = baseline().name;
+    subject.baseline = variant(name).baseline;
     subject.attention = config.attention;
     subject.model = config.model;
     if (subject.model.vocab_size == 0) subject.model.vocab_size = session.corpus->vocab_size;

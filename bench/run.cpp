@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <set>
 
 namespace dsa::bench {
 namespace {
@@ -173,15 +174,16 @@ int audit(const CommandLine& line, const std::string& command) {
   config.train.steps = most;
   config.train.evaluate_every = 0;
   config.train.quality_windows = std::max<int64_t>(config.train.quality_windows, 4);
-  std::vector<std::string> wanted;
-  for (const auto& row : variants()) {
-    const auto& names = config.variants;
-    const bool asked = names.empty()
-                           ? row.role == "candidate"
-                           : std::find(names.begin(), names.end(), row.name) != names.end();
-    if (asked || row.role == "baseline") wanted.push_back(row.name);
+  std::set<std::string> wanted;
+  for (const auto& name : selected_variants(config)) {
+    const AttentionVariant& row = variant(name);
+    if (config.variants.empty() && row.role != "candidate") continue;
+    wanted.insert({row.name, row.baseline});
   }
-  config.variants = wanted;
+  config.variants.clear();
+  for (const auto& row : variants()) {
+    if (wanted.contains(row.name)) config.variants.push_back(row.name);
+  }
   return run(brief, command, /*curves=*/true);
 }
 
