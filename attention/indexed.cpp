@@ -4,6 +4,8 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <optional>
+
 namespace dsa {
 namespace {
 
