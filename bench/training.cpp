@@ -4,9 +4,12 @@
 #include "bench/google.h"
 #include "bench/metrics_log.h"
 #include "bench/session.h"
+#include "harness/machine.h"
 #include "harness/selection_metrics.h"
 #include "harness/training_run.h"
 #include "harness/weights_file.h"
+
+#include <ATen/Parallel.h>
 
 #include <cmath>
 #include <ctime>
@@ -44,6 +47,8 @@ class TrainingRow : public Row {
   TrainingResult train(uint64_t seed, Session& session, MetricsLog& log);
   void record_seed(size_t index, const TrainingResult& result, double cpu_seconds,
                    Session& session);
+  void record_conditions(size_t index, const TrainingResult& result, const CrowdWatch& watch,
+                         Session& session);
   void record_failed_seed(size_t index, const std::string& reason, Session& session);
   void append(const char* name, const char* unit, Better better, size_t index, double value,
               Session& session, const std::map<std::string, std::string>& more = {});
@@ -103,6 +108,7 @@ double TrainingRow::run_seed(size_t index, Session& session) {
   session.progress.begin(id + " seed " + std::to_string(seed));
   const std::clock_t cpu = std::clock();
   MetricsLog log(file(seed, ".metrics.jsonl", session));
+  const CrowdWatch watch;
   TrainingResult result = train(seed, session, log);
   if (!result.finished) {
     const std::string step = std::to_string(log.last_step());
@@ -127,6 +133,7 @@ double TrainingRow::run_seed(size_t index, Session& session) {
   put_series(seed, log, session);
   record_selection(index, log, session);
   record_seed(index, result, cpu_seconds, session);
+  record_conditions(index, result, watch, session);
   return result.median_step_seconds;
 }
 
@@ -221,6 +228,16 @@ void TrainingRow::record_seed(size_t index, const TrainingResult& r, double cpu_
                 shown_seconds(r.median_step_seconds).c_str(), r.tokens_per_second,
                 r.best_validation_loss, 100 * r.best_accuracy);
   session.progress.print(line + id + " seed " + std::to_string(*sample.seed));
+}
+
+/// What makes step times of different runs incomparable: other processes, and a resume.
+void TrainingRow::record_conditions(size_t index, const TrainingResult& r, const CrowdWatch& watch,
+                                    Session& session) {
+  const double before =
+      static_cast<double>(r.steps.empty() ? session.config.train.steps : r.steps.front().step - 1);
+  append("resumed_steps", "1", Better::kLower, index, before, session);
+  const auto crowd = watch.crowd(at::get_num_threads());
+  if (crowd) append("missing_cpus", "CPUs", Better::kLower, index, crowd->missing, session);
 }
 
 /// By layer: the last evaluation's numbers as metrics, all evaluations' as series.

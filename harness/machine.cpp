@@ -140,6 +140,19 @@ Crowd crowd(double other_seconds, double wall, double threads, double cpus) {
   return {others, std::max(0.0, others + threads - cpus)};
 }
 
+CrowdWatch::CrowdWatch()
+    : others_(cpu_seconds_of_others()), start_(std::chrono::steady_clock::now()) {}
+
+std::optional<Crowd> CrowdWatch::crowd(double threads) const {
+  const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start_;
+  const auto others = cpu_seconds_of_others();
+  // Shorter than ten ticks of the system's clock says nothing.
+  if (!others_ || !others || wall.count() < 0.1) return std::nullopt;
+  // All of the machine, as in /proc/stat, not only those this process may use.
+  const auto cpus = static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN));
+  return dsa::crowd(*others - *others_, wall.count(), threads, cpus);
+}
+
 Facts build_facts() {
   return known({{"git", kGitHash},
                 {"dirty", kGitDirty},

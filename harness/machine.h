@@ -2,6 +2,7 @@
 #pragma once
 #include "attention/ceilings.h"
 
+#include <chrono>
 #include <map>
 #include <optional>
 #include <string>
@@ -26,6 +27,18 @@ struct Crowd {
 };
 /// @param threads  ours, @param cpus  of the machine
 Crowd crowd(double other_seconds, double wall, double threads, double cpus);
+
+/// Watches the machine from its making on.
+class CrowdWatch {
+ public:
+  CrowdWatch();
+  /// Of the time since then; nothing where the system does not tell, or too little time has passed.
+  std::optional<Crowd> crowd(double threads) const;
+
+ private:
+  std::optional<double> others_;
+  std::chrono::steady_clock::time_point start_;
+};
 
 /// Why this build must not record timings ("built without optimisation"), or empty.
 std::string reason_not_to_time();

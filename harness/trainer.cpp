@@ -77,6 +77,9 @@ void check(const TrainConfig& config) {
   require_not_negative("train.evaluate-every", static_cast<double>(config.evaluate_every));
   require_not_negative("train.quality-windows", static_cast<double>(config.quality_windows));
   require_not_negative("train.checkpoint-every", static_cast<double>(config.checkpoint_every));
+  require(config.equivalence_margin > 0 && std::isfinite(config.equivalence_margin),
+          "train.equivalence-margin is ", config.equivalence_margin,
+          "; it must be more than 0 nats/token");
 }
 
 struct Trainer::Parts {

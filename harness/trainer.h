@@ -33,6 +33,7 @@ struct TrainConfig {
   int64_t evaluate_every = 100;
   int64_t quality_windows = 4;
   int64_t checkpoint_every = 0;
+  double equivalence_margin = 0.02;
   bool flush_denormals = true;
 };
 
@@ -43,7 +44,7 @@ void visit_fields(C& c, V&& v) {
          stage1_loss_factor, stage2_learning_rate, stage2_indexer_learning_rate, stage2_loss_factor,
          batch, precision, warmup_steps, optimizer, schedule, learning_rate, indexer_learning_rate,
          min_learning_rate_fraction, weight_decay, grad_clip, evaluate_every, quality_windows,
-         checkpoint_every, flush_denormals] = c;
+         checkpoint_every, equivalence_margin, flush_denormals] = c;
   v("steps", steps, "optimiser steps of a run");
   v("dense-steps", dense_steps, "first steps of dsa: dense attention, the indexer idle");
   v("indexer-steps", indexer_steps,
@@ -80,6 +81,9 @@ void visit_fields(C& c, V&& v) {
   v("quality-windows", quality_windows,
     "validation windows whose selections each evaluation judges against the oracle's; 0 = off");
   v("checkpoint-every", checkpoint_every, "steps between checkpoints; 0 = only at the end");
+  v("equivalence-margin", equivalence_margin,
+    "nats/token; the report calls losses equivalent that differ by less. Fixed with the run: the "
+    "report has no such option");
   v("flush-denormals", flush_denormals,
     "treat denormal floats as zero (they slow a CPU step up to 20 times)");
 }

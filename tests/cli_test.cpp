@@ -40,7 +40,8 @@ Json sample_lines(const fs::path& folder) {
 Json without_times(Json record) {
   // A note is about the last timed call, and on which set of inputs that was, time decides.
   const std::set<std::string> timed = {"time",       "flop_rate",  "byte_rate",   "step_time",
-                                       "throughput", "stage_time", "peak_memory", "note"};
+                                       "throughput", "stage_time", "peak_memory", "note",
+                                       "missing_cpus"};
   for (const char* key : {"id", "started", "ended", "command"}) record.erase(key);
   record["config"].erase("out");
   record["config"]["data"].erase("path");
@@ -279,9 +280,8 @@ TEST_CASE("kill -9 leaves whole lines and a record with status running", "[cli]"
 
 TEST_CASE("Ctrl-C ends after the step with exit code 130; --resume trains the rest", "[cli]") {
   Bench bench;
-  const std::vector<std::string> arguments = {"--suites", "training",      "--variants",
-                                              "dsa",      "--train.steps", "400"};
-  const pid_t child = bench.start(arguments);
+  const pid_t child =
+      bench.start({"--suites", "training", "--variants", "dsa", "--train.steps", "400"});
   REQUIRE(bench.wait_for_lines("seq_16/dsa-seed1.metrics.jsonl", 5));
   REQUIRE(bench.end(child, SIGINT) == 130);
   CHECK(bench.json("record.json")["status"] == "interrupted");

@@ -57,6 +57,10 @@ TEST_CASE("a run reports every step and evaluation as it happens, and the same i
   CHECK(result.best_accuracy == accuracy);
   CHECK(result.top_k == 4);
   CHECK(result.parameters > result.active_parameters);
+  const TrainingResult dense = run_training(tiny_job("dense"), corpus, {});
+  CHECK(dense.indexer_parameters == 0);
+  CHECK(result.indexer_parameters > 0);
+  CHECK(result.parameters == dense.parameters + result.indexer_parameters);
   CHECK(result.flops_per_token > 0);
   CHECK(result.validation_overlap == 0);
 }

@@ -122,6 +122,28 @@ TEST_CASE("the indexer's loss cannot change the model's update", "[trainer]") {
   CHECK(same(weights(quiet), weights(noisy)));
 }
 
+TEST_CASE("every variant is given the same batches in the same order", "[trainer]") {
+  struct Watched : Batches {
+    Batch at(int64_t step) const override {
+      seen.push_back(ours->at(step).tokens);
+      return ours->at(step);
+    }
+    std::unique_ptr<Batches> ours = training_batches(tiny_corpus(), 16, 3, 7);
+    mutable std::vector<at::Tensor> seen;
+  };
+  std::vector<at::Tensor> first;
+  for (const AttentionVariant& row : variants()) {
+    CAPTURE(row.name);
+    const Watched batches;
+    const auto trainer = tiny_trainer(row.name, batches, 7);
+    for (int i = 0; i < 4; ++i) trainer->step();
+    REQUIRE(batches.seen.size() == 4);
+    if (first.empty()) first = batches.seen;
+    for (size_t i = 0; i < 4; ++i) CHECK(batches.seen[i].equal(first[i]));
+    CHECK(!first[0].equal(first[1]));
+  }
+}
+
 TEST_CASE("training learns a periodic text", "[trainer]") {
   const Corpus corpus = tiny_corpus();
   const auto batches = training_batches(corpus, 16, 8, 1);
@@ -157,4 +179,7 @@ TEST_CASE("wrong training settings are refused by name", "[trainer]") {
   refused([](TrainConfig& c) { c.grad_clip = -1; }, "train.grad-clip");
   refused([](TrainConfig& c) { c.evaluate_every = -1; }, "train.evaluate-every");
   refused([](TrainConfig& c) { c.checkpoint_every = -1; }, "train.checkpoint-every");
+  for (const double margin : {0.0, -0.02, double(NAN), double(INFINITY)}) {
+    refused([=](TrainConfig& c) { c.equivalence_margin = margin; }, "train.equivalence-margin");
+  }
 }
