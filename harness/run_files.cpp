@@ -166,15 +166,23 @@ std::string summary_json(const record::Run& run) {
   Json out = Json::object();
   for (const auto& metric : run.metrics) {
     const auto key = kKeys.find(metric.quantity.name);
+    const auto layer = metric.labels.find("layer");
     const auto level = metric.labels.find("level");
-    if (key == kKeys.end() || level == metric.labels.end() || level->second != "training") continue;
+    if (level == metric.labels.end() || level->second != "training") continue;
+    if (key == kKeys.end() && layer == metric.labels.end()) continue;
     std::vector<double> finite;
     for (const double value : metric.samples) {
       if (std::isfinite(value)) finite.push_back(value);
     }
+    const Json found = finite.empty() ? Json(nullptr) : Json(median(finite));
     Json& entry = out[metric.labels.at("L")][metric.labels.at("variant")];
+    if (layer != metric.labels.end()) {
+      // A list by layer of each number of the selection: "selection_recall": [0.75, 0.5].
+      entry[metric.quantity.name][std::stoul(layer->second)] = found;
+      continue;
+    }
     entry["seeds"] = metric.samples.size();
-    entry[key->second] = finite.empty() ? Json(nullptr) : Json(median(finite));
+    entry[key->second] = found;
   }
   return dumped(out);
 }

@@ -190,6 +190,18 @@ TEST_CASE("summary.json has the original experiment's shape; failed seeds count"
   REQUIRE(json["64"]["dsa"]["seconds_per_step"].is_null());
 }
 
+TEST_CASE("summary.json tells how well each layer selects", "[recorder]") {
+  record::Run r = run();
+  for (const char* layer : {"1", "0"}) {
+    const double recall = layer[0] == '0' ? 0.75 : 0.5;
+    r.metrics.push_back({{"selection_recall", "1"},
+                         {{"level", "training"}, {"variant", "dsa"}, {"L", "64"}, {"layer", layer}},
+                         {recall, recall + 0.25, std::numeric_limits<double>::quiet_NaN()}});
+  }
+  const auto json = nlohmann::json::parse(summary_json(r));
+  REQUIRE(json["64"]["dsa"]["selection_recall"] == nlohmann::json({0.875, 0.625}));
+}
+
 TEST_CASE("a file is replaced whole or not at all", "[recorder]") {
   Folder out;
   fs::create_directories(out.path);
