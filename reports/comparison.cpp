@@ -86,7 +86,7 @@ Criterion at_equal_time(const Comparison& pair, const TrainingView& training,
     out.doubt = "the slower of the two was not evaluated around the end of the faster one in " +
                 std::to_string(unread) + " of " + std::to_string(seeds.size()) + " seeds";
   } else if (differences.empty()) {
-    out.doubt = "the record holds no time of every step and validation loss of both";
+    out.doubt = kNoTimes;
   }
   for (const Arm* arm : {pair.first, pair.second}) {
     const std::string why = time_doubt(training, *arm, pair.length, seeds);

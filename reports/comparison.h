@@ -32,6 +32,10 @@ struct Comparison {
   Summary speed;  ///< second's step time over first's: > 1 means the first is faster
 };
 
+/// The doubt of equal time in a record that does not say how long its steps took.
+inline constexpr const char* kNoTimes =
+    "the record holds no time of every step and validation loss of both";
+
 /// The equivalence margin that the record fixed before the run, nats/token.
 struct Margin {
   double value = 0.02;

@@ -85,7 +85,7 @@ List how_to_read(const Margin& margin) {
       "differences of equal seeds, ± half the 95 % interval (Student t). Below 0 the variant is "
       "better.",
       Text("Verdict: equivalent if two one-sided tests at 95 % put the difference within ±" +
-           shortest(margin.value) + " (") +
+           shortest(margin.value) + " (so does its 90 % interval; ") +
           (margin.fixed ? code("train.equivalence-margin") + ", fixed before the run"
                         : Text("the suite's default: this record was made before runs fixed one")) +
           "), else better or worse if a t test at 95 % finds a difference, else inconclusive. Both "

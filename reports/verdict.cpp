@@ -85,10 +85,15 @@ std::vector<Text> against_baseline(const Group& group, const Margin& margin) {
              (margin.fixed ? ", fixed before the run" : ", which the record does not fix");
   }
   std::vector<Text> out{steps + "."};
-  if (numbers(group, &Comparison::equal_time).empty()) return out;
+  const bool timed = std::any_of(group.begin(), group.end(), [](const Comparison* one) {
+    return one->equal_time.doubt != kNoTimes;
+  });
+  if (!timed) return out;
+  const std::string at_end = numbers(group, &Comparison::equal_time);
   out.push_back(Text("At equal training time, ") + pair + findings(group, &Comparison::equal_time) +
-                "; " + numbers(group, &Comparison::equal_time) + "; " + times(longest.speed) +
-                " the speed of " + code(longest.second->name) + ".");
+                (at_end.empty() ? "" : "; " + at_end) + "; " + times(longest.speed) +
+                " the speed of " + code(longest.second->name) +
+                (group.size() > 1 ? " there." : "."));
   return out;
 }
 

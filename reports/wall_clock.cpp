@@ -89,7 +89,7 @@ std::string time_doubt(const TrainingView& training, const Arm& arm, double leng
   }
   const Summary missing = training.summary(words::kMissingCpus, arm, length);
   if (!missing.empty() && missing.high >= kBusyCpus) {
-    return "other processes took up to " + significant(missing.high, 2) + " of the CPUs it needed";
+    return "other processes had up to " + significant(missing.high, 2) + " CPUs that it needed";
   }
   double shortest_run = INFINITY, longest_run = 0;
   for (const std::string& seed : seeds) {

@@ -198,7 +198,7 @@ TEST_CASE("times that are not to be trusted decide nothing, and say why", "[repo
   }
   SECTION("busy") {
     add_samples(run, "missing_cpus", "plain", {0, 0.05, 0.7});
-    CHECK_THAT(found().doubt, ContainsSubstring("plain: other processes took up to 0.70"));
+    CHECK_THAT(found().doubt, ContainsSubstring("plain: other processes had up to 0.70 CPUs"));
   }
   SECTION("uneven") {
     for (record::Series& series : run.series) {
