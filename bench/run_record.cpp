@@ -67,7 +67,7 @@ record::Run new_run(const RunConfig& config, const std::string& command) {
   run.config_json = to_json(config);
   for (const auto& name : selected_variants(config)) {
     const auto& row = variant(name);
-    run.variants.push_back({row.name, row.summary, row.role, row.colour_slot});
+    run.variants.push_back({row.name, row.summary, row.role, row.colour_slot, row.baseline});
   }
   for (const auto& row : backends()) run.backends.push_back({row.name, row.description, row.role});
   for (const auto& row : yardsticks()) run.backends.push_back({row.name, row.description, "peer"});
