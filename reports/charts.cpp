@@ -7,8 +7,10 @@ const std::vector<ChartKind>& chart_kinds() {
       {Section::kTraining, length_comparison}, {Section::kTraining, training_throughput},
       {Section::kTraining, loss_curves},       {Section::kTraining, loss_by_position},
       {Section::kTraining, selection_curves},  {Section::kTraining, stage_split},
-      {Section::kAnatomy, anatomy_chart},      {Section::kKernels, kernel_time},
-      {Section::kKernels, kernel_speed_up},    {Section::kKernels, kernel_memory}};
+      {Section::kTasks, task_accuracy},        {Section::kTasks, task_learning},
+      {Section::kTasks, task_depths},          {Section::kAnatomy, anatomy_chart},
+      {Section::kKernels, kernel_time},        {Section::kKernels, kernel_speed_up},
+      {Section::kKernels, kernel_memory}};
   return kinds;
 }
 

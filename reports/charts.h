@@ -2,6 +2,7 @@
 // charts.cpp. A function returns nothing when the record holds nothing to draw.
 #pragma once
 #include "reports/kernel_view.h"
+#include "reports/task_view.h"
 #include "reports/theme.h"
 #include "reports/training_view.h"
 
@@ -12,10 +13,11 @@ struct Material {
   const record::Run& run;
   TrainingView training;
   KernelView kernels;
-  explicit Material(const record::Run& r) : run(r), training(r), kernels(r) {}
+  std::vector<TaskView> tasks;
+  explicit Material(const record::Run& r) : run(r), training(r), kernels(r), tasks(task_views(r)) {}
 };
 
-enum class Section { kTraining, kKernels, kAnatomy };
+enum class Section { kTraining, kTasks, kKernels, kAnatomy };
 struct ChartKind {
   Section section;
   std::vector<Chart> (*make)(const Material&);
@@ -30,6 +32,9 @@ std::vector<Chart> stage_split(const Material&);
 std::vector<Chart> loss_by_position(const Material&);
 std::vector<Chart> selection_curves(const Material&);
 std::vector<Chart> anatomy_chart(const Material&);
+std::vector<Chart> task_accuracy(const Material&);
+std::vector<Chart> task_learning(const Material&);
+std::vector<Chart> task_depths(const Material&);
 std::vector<Chart> kernel_time(const Material&);
 std::vector<Chart> kernel_memory(const Material&);
 std::vector<Chart> kernel_speed_up(const Material&);

@@ -40,7 +40,11 @@ Table kernel_evidence_table(const KernelView& kernels) {
 
 std::vector<Block> verdict_section(const Material& material) {
   std::vector<Block> out;
-  out.push_back({Verdict{verdict_sentences(material.run, material.training, material.kernels)}});
+  const bool only_tasks =
+      material.training.empty() && material.kernels.empty() && !material.tasks.empty();
+  out.push_back(
+      {only_tasks ? Verdict{{task_sentence(material.tasks)}}
+                  : Verdict{verdict_sentences(material.run, material.training, material.kernels)}});
   for (const Text& warning : warnings(material.run, material.training))
     out.push_back({Alert{warning}});
   append(out, comparison_section(material));
@@ -69,6 +73,7 @@ Document build(const LoadedRun& loaded) {
   append(out.blocks, audit_section(loaded.run));
   append(out.blocks, anatomy_section(material));
   append(out.blocks, training_section(material));
+  append(out.blocks, task_section(material));
   append(out.blocks, kernel_section(material));
   append(out.blocks, goal_section(loaded.run));
   append(out.blocks, failure_section(loaded.failures));

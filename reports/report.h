@@ -16,6 +16,8 @@ std::vector<Block> comparison_section(const Material& material);
 std::vector<Block> training_section(const Material& material);
 /// Empty without metrics by layer.
 std::vector<Block> selection_section(const Material& material);
+/// Everything but text that was trained.
+std::vector<Block> task_section(const Material& material);
 std::vector<Block> kernel_section(const Material& material);
 std::vector<Block> goal_section(const record::Run& run);
 /// The published experiment repaired step by step; empty where the run has none of it.

@@ -56,12 +56,12 @@ std::string label(const Labels& labels, const std::string& key) {
   return found == labels.end() ? "" : found->second;
 }
 
-TrainingView::TrainingView(const record::Run& run) : run_(run) {
+TrainingView::TrainingView(const record::Run& run, const std::string& task) : run_(run) {
   std::vector<record::VariantInfo> variants = run.variants;
   std::map<std::string, std::map<double, std::set<std::string>>> seen;
   std::set<double> lengths;
   const auto note = [&](const Labels& labels) {
-    if (!is_training(labels)) return;
+    if (!is_training(labels) || label(labels, words::kTask) != task) return;
     const std::string name = label(labels, words::kVariant);
     const double length = number(labels, words::kLength);
     lengths.insert(length);
@@ -84,8 +84,8 @@ TrainingView::TrainingView(const record::Run& run) : run_(run) {
     for (const std::string& top_k : swept(seen[variant.name])) {
       int slot = variant.colour_slot;
       while (!taken.insert(slot).second) ++slot;
-      arms_.push_back(
-          {variant, top_k, top_k.empty() ? variant.name : variant.name + " K=" + top_k, slot});
+      arms_.push_back({variant, top_k, top_k.empty() ? variant.name : variant.name + " K=" + top_k,
+                       slot, task});
     }
   }
 }
@@ -99,7 +99,7 @@ const Arm* TrainingView::first(const std::string& role) const {
 
 bool TrainingView::is_of(const Labels& labels, const Arm& arm, double length) {
   return is_training(labels) && label(labels, words::kVariant) == arm.variant.name &&
-         number(labels, words::kLength) == length &&
+         number(labels, words::kLength) == length && label(labels, words::kTask) == arm.task &&
          (arm.top_k.empty() || label(labels, words::kTopK) == arm.top_k);
 }
 

@@ -15,11 +15,13 @@ struct Arm {
   std::string top_k;  ///< only these records, if not empty
   std::string name;   ///< "dsa" or "dsa K=64"
   int slot = 0;       ///< colour, shape and dash; unique within the report
+  std::string task;   ///< only records of this task; empty: those of text
 };
 
+/// Of text, or of one task: they share no table.
 class TrainingView {
  public:
-  explicit TrainingView(const record::Run& run);
+  explicit TrainingView(const record::Run& run, const std::string& task = "");
 
   const std::vector<Arm>& arms() const {
     return arms_;

@@ -11,7 +11,8 @@ inline constexpr const char *kLevel = "level", *kId = "id", *kFamily = "family",
                             *kSeed = "seed", *kSource = "source", *kBound = "bound",
                             *kLayer = "layer", *kNumber = "number", *kRung = "rung",
                             *kRungName = "rung_name", *kRepair = "repair", *kArm = "arm",
-                            *kStatus = "status", *kOperation = "operation";
+                            *kTask = "task", *kGuess = "guess", *kDepth = "depth",
+                            *kSummary = "summary", *kStatus = "status", *kOperation = "operation";
 // values of labels
 inline constexpr const char *kKernel = "kernel", *kGoal = "goal", *kAudit = "audit",
                             *kAnatomy = "anatomy", *kSparseArm = "sparse", *kPassed = "passed",
@@ -32,6 +33,8 @@ inline constexpr const char *kTime = "time", *kFlopRate = "flop_rate", *kByteRat
                             *kIndexer = "indexer_parameters", *kFlops = "flops_per_token",
                             *kResumedSteps = "resumed_steps", *kMissingCpus = "missing_cpus",
                             *kValidationLoss = "validation_loss",
+                            *kFinalAccuracy = "final_accuracy", *kAccuracy = "accuracy",
+                            *kExactMatch = "exact_match", *kRecall = "selection_recall",
                             *kLossByPosition = "loss_by_position";
 // roles
 inline constexpr const char *kBaseline = "baseline", *kCandidate = "candidate",

@@ -1,4 +1,5 @@
 """What the report tests share: running dsa-report on a copy of the golden record, plain checks."""
+import json
 import pathlib
 import shutil
 import subprocess
@@ -36,3 +37,41 @@ class GoldenRun:
 
     def __exit__(self, *_):
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class TaskRun(GoldenRun):
+    """A made-up run of a task: three variants over three K, two seeds, two lengths, depths."""
+
+    def __enter__(self) -> pathlib.Path:
+        folder = super().__enter__()
+        run = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        run["reference_series"], run["audits"], run["series"] = [], [], []
+        run["metrics"] = [metric({"level": "task", "task": "needle", "summary": "an invented task", "guess": "anything"},
+                                 "guess", [0.0625])]
+        for variant, top_ks in (("dense", [0]), ("dsa", [4, 8, 16]), ("window", [4, 8, 16])):
+            for length in (64, 128):
+                for top_k in top_ks:
+                    add_task_row(run, variant, length, top_k)
+        (folder / "record.json").write_text(json.dumps(run), encoding="utf-8")
+        return folder
+
+
+def metric(labels: dict, name: str, samples: list) -> dict:
+    return {"quantity": {"name": name, "unit": "1", "better": "higher"}, "labels": labels, "samples": samples}
+
+
+def add_task_row(run: dict, variant: str, length: int, top_k: int) -> None:
+    labels = {"level": "training", "id": f"{variant}{length}{top_k}", "variant": variant, "L": str(length),
+              "task": "needle"}
+    if top_k:
+        labels["K"] = str(top_k)
+    accuracy = 1 - 1 / (top_k or 64) if variant != "window" else top_k / 32
+    run["metrics"].append(metric(labels, "final_accuracy", [accuracy, accuracy - 0.02]))
+    if top_k:
+        run["metrics"].append(metric({**labels, "layer": "0"}, "selection_recall", [0.5, 0.25]))
+    for depth in ("0", "0.5", "1"):
+        run["metrics"].append(metric({**labels, "depth": depth}, "exact_match", [accuracy * float(depth)] * 2))
+    for seed in ("1", "2"):
+        run["series"].append({"x": {"name": "step", "unit": "1", "better": "neither"},
+                              "y": {"name": "accuracy", "unit": "1", "better": "higher"},
+                              "labels": {**labels, "seed": seed}, "xs": [10, 20], "ys": [0.1, accuracy]})

@@ -1,4 +1,4 @@
-"""Every chart of the golden report is valid Vega-Lite v6, inline, and was rendered.
+"""Every chart of the golden report, and of one of a task, is valid Vega-Lite v6, inline, and was rendered.
 
 Usage: report_schema_test.py <dsa-report>
 """
@@ -6,7 +6,7 @@ import json
 import pathlib
 import sys
 
-from report_checks import GoldenRun, check, need, run
+from report_checks import GoldenRun, TaskRun, check, need, run
 
 
 def schema() -> dict:
@@ -30,15 +30,13 @@ def has_url(node) -> bool:
     return isinstance(node, list) and any(has_url(value) for value in node)
 
 
-def main() -> None:
-    jsonschema = need("jsonschema")
-    need("vl_convert")
-    validator = jsonschema.Draft7Validator(schema())
-    with GoldenRun() as folder:
-        said = run(sys.argv[1], "make", folder, "--python", sys.executable)
+def check_charts(make, kind, charts: int, validator) -> None:
+    """Of the report that `make` writes on a run of that kind."""
+    with kind() as folder:
+        said = run(make, "make", folder, "--python", sys.executable)
         check(said.returncode == 0, f"dsa-report ended with {said.returncode}: {said.stderr}")
         specs = sorted((folder / "charts").glob("*.vl.json"))
-        check(len(specs) == 8, f"8 charts expected, found {[s.name for s in specs]}")
+        check(len(specs) == charts, f"{charts} charts expected, found {[s.name for s in specs]}")
         for file in specs:
             spec = json.loads(file.read_text(encoding="utf-8"))
             error = next(validator.iter_errors(two_rows(spec)), None)
@@ -58,7 +56,15 @@ def main() -> None:
         broken = json.loads(specs[0].read_text(encoding="utf-8"))
         broken["title"] = {"txt": "misspelt"}
         check(next(validator.iter_errors(two_rows(broken)), None) is not None, "the schema accepts a misspelt field")
-    print(f"{len(specs)} charts are valid")
+
+
+def main() -> None:
+    jsonschema = need("jsonschema")
+    need("vl_convert")
+    validator = jsonschema.Draft7Validator(schema())
+    check_charts(sys.argv[1], GoldenRun, 8, validator)
+    check_charts(sys.argv[1], TaskRun, 4, validator)
+    print("all charts are valid")
 
 
 if __name__ == "__main__":
