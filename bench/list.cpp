@@ -49,6 +49,10 @@ int list(const CommandLine& line) {
     std::printf("  %-19s %-9s %s; provides %s\n", row.name.c_str(), "peer", row.description.c_str(),
                 row.family.c_str());
   }
+  std::printf("\ntasks (task.name):\n");
+  for (const Task& row : tasks()) {
+    std::printf("  %-18s %s\n", row.name.c_str(), row.summary.c_str());
+  }
   std::string isas;
   for (const auto& isa : available_isas()) isas.append(" ").append(isa);
   std::printf("\nISAs of the cpu backend here:%s (now: %s)\n", isas.c_str(), active_isa().c_str());

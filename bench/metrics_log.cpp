@@ -56,6 +56,7 @@ std::string line_of(const Evaluation& evaluation) {
   Json json = json_of("evaluation", evaluation);
   json["tokens"] = evaluation.tokens;
   json["loss_by_position"] = evaluation.loss_by_position;
+  if (!evaluation.exact_by_group.empty()) json["exact_by_group"] = evaluation.exact_by_group;
   for (const SelectionMetric& metric : selection_metrics()) {
     for (const SelectionQuality& layer : evaluation.selection) {
       json[metric.quantity.name].push_back(layer.*metric.value);
@@ -77,6 +78,7 @@ MetricsLog::MetricsLog(const std::filesystem::path& file) : file_(file) {
       for (const Json& loss : json.value("loss_by_position", Json::array())) {
         e.loss_by_position.push_back(number_or_nan(loss));
       }
+      e.exact_by_group = json.value("exact_by_group", std::vector<double>{});
       for (const SelectionMetric& metric : selection_metrics()) {
         const Json layers = json.value(metric.quantity.name, Json::array());
         e.selection.resize(std::max(e.selection.size(), layers.size()));

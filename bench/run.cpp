@@ -46,15 +46,15 @@ bool trains(const std::vector<Row*>& rows) {
 
 /// Everything about the data that can be wrong is found out before the first measurement.
 std::shared_ptr<const Corpus> load_data(const std::vector<Row*>& rows, const RunConfig& config) {
-  auto corpus = std::make_shared<Corpus>(load_corpus(config.data));
+  auto corpus = std::make_shared<Corpus>(load_corpus(config.task, config.data));
   for (const int64_t length : config.lengths) {
     const std::string text = std::to_string(length);
     const bool used = std::any_of(rows.begin(), rows.end(), [&](const Row* row) {
       return row->trains() && row->labels.at("L") == text;
     });
     if (!used) continue;
-    training_batches(*corpus, length, config.train.batch, config.seeds.front());
-    validation_tiles(*corpus, length, config.train.batch);
+    training_batches(config.task, *corpus, length, config.train.batch, config.seeds.front());
+    test_tiles(config.task, *corpus, length, config.train.batch);
   }
   check_training(rows, config, *corpus);
   return corpus;
@@ -108,7 +108,9 @@ std::vector<std::string> trained_variants(const std::vector<Row*>& chosen) {
 void measure(const std::vector<Row*>& chosen, Session& session, bool curves,
              std::unique_ptr<benchmark::BenchmarkReporter> format) {
   std::optional<AuditBook> audits;
-  if (trains(chosen) && session.config.audit.with_training && !session.config.dry_run) {
+  // Audits ask what only a text has: n-grams, bigrams, windows of it.
+  const bool text = task(session.config.task.name).fill == nullptr;
+  if (text && trains(chosen) && session.config.audit.with_training && !session.config.dry_run) {
     audits.emplace(session, trained_variants(chosen));
     audits->before();
     if (curves) audits->measure_curves();
@@ -163,6 +165,8 @@ int run(const CommandLine& line, const std::string& command, bool curves) {
 int audit(const CommandLine& line, const std::string& command) {
   CommandLine brief = line;
   RunConfig& config = brief.config;
+  require(config.task.name == "text", "--task.name is ", config.task.name,
+          ", but `dsa-bench audit` judges trainings on text; leave it out");
   config.suites = {"training"};
   config.audit.with_training = true;
   config.lengths.resize(1);

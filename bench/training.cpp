@@ -32,12 +32,20 @@ TrainingJob job_of(const std::string& variant, int64_t length, uint64_t seed,
   job.attention = config.attention;
   job.model = config.model;
   job.train = config.train;
+  job.task = config.task;
   return job;
+}
+
+/// The baseline reads every key: there is no K to vary.
+bool reads_all_keys(const std::string& variant) {
+  return dsa::variant(variant).role == "baseline";
 }
 
 class TrainingRow : public Row {
  public:
   TrainingRow(const std::string& variant, int64_t length, const RunConfig& config);
+  /// At another K than the configuration's.
+  TrainingRow(const std::string& variant, int64_t length, const RunConfig& config, int64_t top_k);
   void run(benchmark::State& state, Session& session) override;
   void finish(Session& session) override;
 
@@ -53,30 +61,48 @@ class TrainingRow : public Row {
   void append(const char* name, const char* unit, Better better, size_t index, double value,
               Session& session, const std::map<std::string, std::string>& more = {});
   void record_selection(size_t index, const MetricsLog& log, Session& session);
+  void record_groups(size_t index, const MetricsLog& log, Session& session);
   void put_series(uint64_t seed, const MetricsLog& log, Session& session);
   fs::path file(uint64_t seed, const char* ending, Session& session) const;
 
   const AttentionVariant& variant_;
   int64_t length_;
+  AttentionConfig attention_;
+  std::string files_;  ///< what names of files begin with
   size_t next_seed_ = 0;
 };
 
 TrainingRow::TrainingRow(const std::string& variant, int64_t length, const RunConfig& config)
-    : variant_(dsa::variant(variant)), length_(length) {
+    : variant_(dsa::variant(variant)),
+      length_(length),
+      attention_(config.attention),
+      files_(variant) {
   id = "train/variant:" + variant + "/L:" + std::to_string(length);
   labels = {{"level", "training"}, {"id", id}, {"variant", variant}, {"L", std::to_string(length)}};
-  // The baseline reads every key: a K beside it would be wrong.
-  if (variant_.role != "baseline") {
+  if (!reads_all_keys(variant)) {
     labels["K"] = std::to_string(resolved_top_k(config.attention, length));
+  }
+  if (task(config.task.name).fill != nullptr) {
+    id += "/task:" + config.task.name;
+    labels["task"] = config.task.name, labels["id"] = id;
   }
   if (config.profile) labels["profiled"] = "true";
   seeds = config.profile ? 1 : static_cast<int64_t>(config.seeds.size());
 }
 
+TrainingRow::TrainingRow(const std::string& variant, int64_t length, const RunConfig& config,
+                         int64_t top_k)
+    : TrainingRow(variant, length, config) {
+  attention_.top_k = top_k;
+  const std::string text = std::to_string(top_k);
+  id += "/K:" + text, files_ += "-K" + text;
+  labels["K"] = text, labels["id"] = id;
+}
+
 fs::path TrainingRow::file(uint64_t seed, const char* ending, Session& session) const {
   const fs::path folder = session.recorder->folder() / ("seq_" + std::to_string(length_));
   fs::create_directories(folder);
-  return folder / (variant_.name + "-seed" + std::to_string(seed) + ending);
+  return folder / (files_ + "-seed" + std::to_string(seed) + ending);
 }
 
 void TrainingRow::run(benchmark::State& state, Session& session) {
@@ -132,6 +158,7 @@ double TrainingRow::run_seed(size_t index, Session& session) {
   const double cpu_seconds = static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
   put_series(seed, log, session);
   record_selection(index, log, session);
+  record_groups(index, log, session);
   record_seed(index, result, cpu_seconds, session);
   record_conditions(index, result, watch, session);
   return result.median_step_seconds;
@@ -140,6 +167,7 @@ double TrainingRow::run_seed(size_t index, Session& session) {
 TrainingResult TrainingRow::train(uint64_t seed, Session& session, MetricsLog& log) {
   const RunConfig& config = session.config;
   TrainingJob job = job_of(variant_.name, length_, seed, config);
+  job.attention = attention_;
   job.checkpoint = file(seed, ".safetensors", session);
   TrainingHooks hooks;
   double loss = kNaN;
@@ -158,6 +186,7 @@ TrainingResult TrainingRow::train(uint64_t seed, Session& session, MetricsLog& l
   hooks.on_finish = [&](Transformer& model) {
     RunConfig settings = config;
     settings.model.vocab_size = model.vocab_size();
+    settings.attention = attention_;
     write_weights(file(seed, ".weights.safetensors", session), model, {variant_.name, settings});
   };
   return run_training(job, *session.corpus, hooks);
@@ -184,11 +213,12 @@ void TrainingRow::record_seed(size_t index, const TrainingResult& r, double cpu_
     append(name, unit, better, index, value, session);
   };
   const double bits = r.evaluations.empty() ? 0 : r.evaluations.back().bits_per_byte;
-  const Cost all = dsa::variant(variant_.baseline).cost(session.config.attention, 1, length_);
-  const Cost ours = variant_.cost(session.config.attention, 1, length_);
+  const Cost all = dsa::variant(variant_.baseline).cost(attention_, 1, length_);
+  const Cost ours = variant_.cost(attention_, 1, length_);
   add("best_validation_loss", "nats/token", Better::kLower, r.best_validation_loss);
   add("final_validation_loss", "nats/token", Better::kLower, r.final_validation_loss);
   add("best_accuracy", "1", Better::kHigher, r.best_accuracy);
+  add("final_accuracy", "1", Better::kHigher, r.final_accuracy);
   if (bits > 0) add("bits_per_byte", "bits/byte", Better::kLower, bits);
   add("step_time", "s", Better::kLower, r.median_step_seconds);
   add("throughput", "tokens/s", Better::kHigher, r.tokens_per_second);
@@ -253,7 +283,7 @@ void TrainingRow::record_selection(size_t index, const MetricsLog& log, Session&
       append(y.name.c_str(), y.unit.c_str(), y.better, index, last[layer].*metric.value, session,
              {{"layer", place}});
       record::Series series{{"step", "1"}, y, labels, {}, {}};
-      series.labels.erase("K");
+      if (!labels.contains("task")) series.labels.erase("K");
       series.labels["seed"] = seed, series.labels["layer"] = place;
       for (const Evaluation& evaluation : log.evaluations()) {
         if (layer >= evaluation.selection.size()) continue;
@@ -262,6 +292,17 @@ void TrainingRow::record_selection(size_t index, const MetricsLog& log, Session&
       }
       session.recorder->put(series);
     }
+  }
+}
+
+/// Whole answers of a task's groups, of the last evaluation.
+void TrainingRow::record_groups(size_t index, const MetricsLog& log, Session& session) {
+  if (log.evaluations().empty()) return;
+  const Task& task = dsa::task(session.config.task.name);
+  const auto& exact = log.evaluations().back().exact_by_group;
+  for (size_t group = 0; group < std::min(exact.size(), task.groups.size()); ++group) {
+    append("exact_match", "1", Better::kHigher, index, exact[group], session,
+           {{task.group_label, task.groups[group]}});
   }
 }
 
@@ -283,7 +324,7 @@ void TrainingRow::record_failed_seed(size_t index, const std::string& reason, Se
 
 void TrainingRow::put_series(uint64_t seed, const MetricsLog& log, Session& session) {
   auto where = labels;
-  where.erase("K");
+  if (!labels.contains("task")) where.erase("K");  // of a task, K is what its curves differ by
   where["seed"] = std::to_string(seed);
   const record::Quantity step{"step", "1"};
   const auto put = [&](const record::Quantity& x, const record::Quantity& y, auto points) {
@@ -352,7 +393,11 @@ Rows training_rows(const RunConfig& config) {
   Rows rows;
   for (const int64_t length : config.lengths) {
     for (const auto& variant : selected_variants(config)) {
-      rows.push_back(std::make_unique<TrainingRow>(variant, length, config));
+      const bool swept = !config.task.top_k.empty() && !reads_all_keys(variant);
+      if (!swept) rows.push_back(std::make_unique<TrainingRow>(variant, length, config));
+      for (const int64_t top_k : swept ? config.task.top_k : std::vector<int64_t>{}) {
+        rows.push_back(std::make_unique<TrainingRow>(variant, length, config, top_k));
+      }
     }
   }
   return rows;

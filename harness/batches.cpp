@@ -112,7 +112,9 @@ std::vector<Batch> validation_tiles(const Corpus& corpus, int64_t length, int64_
   }
   if (rest == 0) return tiles;
   const Batch last{at::full({1, length}, 0, at::kLong),
-                   at::full({1, length}, kNotScored, at::kLong)};
+                   at::full({1, length}, kNotScored, at::kLong),
+                   {},
+                   /*padded=*/true};
   last.tokens[0].narrow(0, 0, rest).copy_(tokens.narrow(0, whole * length, rest));
   last.targets[0].narrow(0, 0, rest).copy_(tokens.narrow(0, whole * length + 1, rest));
   tiles.push_back(last);

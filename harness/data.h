@@ -40,6 +40,8 @@ void check(const DataConfig& config);
 struct Batch {
   at::Tensor tokens;   ///< int64 [B, T]
   at::Tensor targets;  ///< int64 [B, T], tokens shifted left by one; -100 = not scored
+  at::Tensor groups = {};  ///< int64 [B], of a task's test examples; see Task::groups
+  bool padded = false;     ///< a row ends in tokens that are none
 };
 
 /// Tokens in memory, already split. Documents are never cut between the two parts.

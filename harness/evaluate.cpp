@@ -22,7 +22,20 @@ struct Sums {
   std::vector<double> loss;     ///< by position in the window
   std::vector<int64_t> scored;  ///< tokens, by position
   int64_t correct = 0;
+  std::vector<double> exact, examples;  ///< by group: examples all right, and all examples
 };
+
+void add_groups(Sums& sums, const Batch& tile, const at::Tensor& correct) {
+  if (!tile.groups.defined()) return;
+  const at::Tensor exact = (correct | (tile.targets == kNotScored)).all(1).contiguous();
+  for (int64_t row = 0; row < exact.size(0); ++row) {
+    const auto group = static_cast<size_t>(tile.groups[row].item<int64_t>());
+    sums.exact.resize(std::max(sums.exact.size(), group + 1));
+    sums.examples.resize(sums.exact.size());
+    sums.exact[group] += exact[row].item<bool>() ? 1 : 0;
+    ++sums.examples[group];
+  }
+}
 
 void add(Sums& sums, const Batch& tile, const ModelOutput& output) {
   const int64_t length = tile.targets.size(1);
@@ -40,6 +53,7 @@ void add(Sums& sums, const Batch& tile, const ModelOutput& output) {
     ++sums.scored[position];
     sums.correct += right[i];
   }
+  add_groups(sums, tile, output.correct);
 }
 
 /// Means of equal parts of the window; windows shorter than 8 have as many parts as positions.
@@ -60,7 +74,7 @@ std::vector<double> by_position(const Sums& sums) {
 Batch spread_windows(const std::vector<Batch>& tiles, int64_t count) {
   std::vector<at::Tensor> tokens, targets;
   for (const Batch& tile : tiles) {
-    if ((tile.targets == kNotScored).any().item<bool>()) continue;
+    if (tile.padded) continue;
     for (const auto& row : tile.tokens.unbind()) tokens.push_back(row);
     for (const auto& row : tile.targets.unbind()) targets.push_back(row);
   }
@@ -118,6 +132,9 @@ Evaluation evaluate(Transformer& model, const std::vector<Batch>& tiles, double 
     result.bits_per_byte = result.loss / std::numbers::ln2 / bytes_per_token;
   }
   result.loss_by_position = by_position(sums);
+  for (size_t group = 0; group < sums.exact.size(); ++group) {
+    result.exact_by_group.push_back(sums.exact[group] / sums.examples[group]);
+  }
   return result;
 }
 

@@ -128,6 +128,8 @@ void check(const RunConfig& c) {
   for (const auto& name : c.variants) variant(name);
   if (asks_for(c, "kernels")) check(c.kernels);
   if (!asks_for(c, "training") && !asks_for(c, "anatomy")) return;
+  check_lists_unique(c.task, "task.");
+  check(c.task, c.lengths);
   check(c.attention);
   check(c.model);
   check(c.train);
@@ -150,6 +152,8 @@ RunConfig shrunk_for_dry_run(RunConfig config) {
   if (config.data.max_tokens == 0 || config.data.max_tokens > kTokens) {
     config.data.max_tokens = kTokens;
   }
+  config.task.test_examples = std::min<int64_t>(config.task.test_examples, 8);
+  config.task.needle_trials = 1;
   config.kernels.repetitions = 1;
   return config;
 }

@@ -2,6 +2,7 @@
 // record's JSON are made from the field lists (config_cli.h); check() refuses before anything runs.
 #pragma once
 #include "harness/data.h"
+#include "harness/task.h"
 #include "harness/trainer.h"
 
 namespace dsa {
@@ -119,6 +120,7 @@ struct RunConfig {
   bool quiet = false;
   KernelConfig kernels;
   DataConfig data;
+  TaskConfig task;
   AttentionConfig attention;
   ModelConfig model;
   TrainConfig train;
@@ -129,7 +131,7 @@ template <class C, class V>
   requires is_a<C, RunConfig>
 void visit_fields(C& c, V&& v) {
   auto& [lengths, variants, seeds, suites, out, resume, goals, filter, select, dry_run, profile,
-         threads, isa, strict, quiet, kernels, data, attention, model, train, audit] = c;
+         threads, isa, strict, quiet, kernels, data, task, attention, model, train, audit] = c;
   v("lengths", lengths,
     "tokens L of training rows, and of kernel rows unless --kernels.lengths is given");
   v("variants", variants,
@@ -152,6 +154,7 @@ void visit_fields(C& c, V&& v) {
   v("quiet", quiet, "no progress line, no table");
   v("kernels", kernels, "kernel benchmarks");
   v("data", data, "token data");
+  v("task", task, "what is trained beside text");
   v("attention", attention, "attention layer");
   v("model", model, "transformer");
   v("train", train, "training loop");

@@ -175,7 +175,12 @@ std::string summary_json(const record::Run& run) {
       if (std::isfinite(value)) finite.push_back(value);
     }
     const Json found = finite.empty() ? Json(nullptr) : Json(median(finite));
-    Json& entry = out[metric.labels.at("L")][metric.labels.at("variant")];
+    std::string row = metric.labels.at("variant");
+    const auto top_k = metric.labels.find("K");
+    if (metric.labels.contains("task") && top_k != metric.labels.end()) {
+      row += "/K:" + top_k->second;
+    }
+    Json& entry = out[metric.labels.at("L")][row];
     if (layer != metric.labels.end()) {
       // A list by layer of each number of the selection: "selection_recall": [0.75, 0.5].
       entry[metric.quantity.name][std::stoul(layer->second)] = found;

@@ -110,7 +110,8 @@ struct Evaluation {
   double accuracy = 0;                   ///< share of tokens whose arg max is right
   double bits_per_byte = 0;              ///< 0 = unknown
   int64_t tokens = 0;                    ///< scored
-  std::vector<double> loss_by_position;  ///< mean loss of 8 equal buckets of the window
+  std::vector<double> loss_by_position;  ///< mean loss of 8 equal buckets; NaN = nothing scored
+  std::vector<double> exact_by_group;    ///< share of a task's examples with every answer right
   /// By layer; empty for variants that select nothing, and where no query sees more than K keys.
   std::vector<SelectionQuality> selection;
 };

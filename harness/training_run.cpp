@@ -45,8 +45,8 @@ class Run {
       : job_(job),
         corpus_(corpus),
         hooks_(hooks),
-        batches_(training_batches(corpus, job.length, job.train.batch, job.seed)),
-        tiles_(validation_tiles(corpus, job.length, job.train.batch)) {
+        batches_(training_batches(job.task, corpus, job.length, job.train.batch, job.seed)),
+        tiles_(test_tiles(job.task, corpus, job.length, job.train.batch)) {
     if (job_.model.vocab_size == 0) job_.model.vocab_size = corpus.vocab_size;
   }
 
@@ -150,12 +150,14 @@ class Run {
           static_cast<double>(job_.train.batch * job_.length) / result_.median_step_seconds;
     }
     const double unknown = std::numeric_limits<double>::quiet_NaN();
-    result_.best_validation_loss = result_.best_accuracy = result_.final_validation_loss = unknown;
+    result_.best_validation_loss = result_.best_accuracy = unknown;
+    result_.final_validation_loss = result_.final_accuracy = unknown;
     for (const Evaluation& evaluation : result_.evaluations) {
       // fmin and fmax pass over NaN, which min and max do not.
       result_.best_validation_loss = std::fmin(result_.best_validation_loss, evaluation.loss);
       result_.best_accuracy = std::fmax(result_.best_accuracy, evaluation.accuracy);
       result_.final_validation_loss = evaluation.loss;
+      result_.final_accuracy = evaluation.accuracy;
     }
   }
 

@@ -2,6 +2,7 @@
 // checkpoint, measure. Knows nothing of files of a run or of Google Benchmark; numbers leave through
 // the callbacks as they happen and in the result at the end.
 #pragma once
+#include "harness/task.h"
 #include "harness/trainer.h"
 
 #include <functional>
@@ -16,6 +17,7 @@ struct TrainingJob {
   AttentionConfig attention;
   ModelConfig model;
   TrainConfig train;
+  TaskConfig task;
   std::filesystem::path checkpoint;  ///< empty: none written; existing: continued from
 };
 
@@ -29,7 +31,8 @@ struct TrainingHooks {
 struct TrainingResult {
   bool finished = false;  ///< false: stop was requested
   /// Of the evaluations of this call (a continued run has no earlier ones); NaN without any.
-  double best_validation_loss = 0, best_accuracy = 0, final_validation_loss = 0;
+  double best_validation_loss = 0, best_accuracy = 0;
+  double final_validation_loss = 0, final_accuracy = 0;
   std::vector<double> step_seconds;  ///< after warm-up (at least 10 steps where there are 20)
   double median_step_seconds = 0;
   double tokens_per_second = 0;  ///< batch * length / median step
