@@ -100,11 +100,13 @@ void AnatomyRow::run(benchmark::State& state, Session& session) {
   const uint64_t seed = session.config.seeds.at(index);
   session.progress.begin(id + " seed " + std::to_string(seed));
   std::string failure;
+  bool finished = false;
   for (auto _ : state) {
     try {
       TrainingResult result = taken_over(index, session);
       if (!result.finished) result = train(seed, session);
-      if (!result.finished) return skip(state, "interrupted");
+      finished = result.finished;
+      if (!finished) continue;  // leaving the loop early is not Google Benchmark's way
       record(index, result, session);
       state.SetIterationTime(result.median_step_seconds);
     } catch (const std::exception& error) {
@@ -119,6 +121,8 @@ void AnatomyRow::run(benchmark::State& state, Session& session) {
     none.median_step_seconds = kNaN;
     record(index, none, session);
     fail(state, failure);
+  } else if (!finished) {
+    skip(state, "interrupted");
   }
   session.recorder->write();
 }
