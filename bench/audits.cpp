@@ -14,6 +14,7 @@ using Labels = std::map<std::string, std::string>;
 constexpr double kUnknown = AuditEvidence::kUnknown;
 constexpr double kCurveMemory = 6.0 * 1024 * 1024 * 1024;  // bytes a call may take at most
 constexpr int kCurveRepetitions = 5;
+constexpr int64_t kShortestRow = 2048;  // below it calls cost more than pairs
 
 std::vector<double> finite(const std::vector<double>& samples) {
   std::vector<double> kept;
@@ -101,7 +102,8 @@ std::vector<AuditEvidence::Point> recorded_curve(const record::Run& run,
   return points;
 }
 
-/// Rows of the kernel that the variant's attention calls, at the K that has most lengths.
+/// Rows of the kernel that the variant's attention calls, at the K that has most lengths from 2048 on;
+/// nothing if they span less than a factor of 8, where caches bend the slope more than work does.
 std::vector<AuditEvidence::Point> kernel_curve(const record::Run& run, const RunConfig& config,
                                                const std::string& backend) {
   std::vector<AuditEvidence::Point> best;
@@ -114,13 +116,15 @@ std::vector<AuditEvidence::Point> kernel_curve(const record::Run& run, const Run
           {"dtype", "f32"}};
       const auto time = metrics(run, "time", wanted), work = metrics(run, "flops", wanted);
       const auto peak = metrics(run, "peak_memory", wanted);
-      if (time.size() != 1 || work.size() != 1 || peak.size() != 1 || length < 2 * top_k) continue;
+      if (time.size() != 1 || work.size() != 1 || peak.size() != 1 || length < kShortestRow)
+        continue;
       points.push_back({double(length), median_or_unknown(time[0]->samples),
                         median_or_unknown(peak[0]->samples), median_or_unknown(work[0]->samples)});
     }
     if (points.size() > best.size()) best = points;
   }
-  return best;
+  const bool wide = !best.empty() && best.back().length >= 8 * best.front().length;
+  return wide ? best : std::vector<AuditEvidence::Point>{};
 }
 
 std::string backend_of(const RunConfig& config) {
