@@ -4,9 +4,8 @@
 #include "harness/anatomy.h"
 
 #include "bench/google.h"
-#include "bench/metrics_log.h"
+#include "bench/seed_run.h"
 #include "bench/session.h"
-#include "harness/training_run.h"
 
 #include <cmath>
 #include <limits>
@@ -148,34 +147,12 @@ TrainingResult AnatomyRow::train(uint64_t seed, Session& session) const {
   const std::string stem = std::to_string(rung_) + "_" + rungs()[rung_].name + "-" +
                            (sparse_ ? "sparse" : "dense") + "-L" + std::to_string(length_) +
                            "-seed" + std::to_string(seed);
-  TrainingJob job;
-  job.variant = setting_.variant;
-  job.length = length_;
-  job.seed = seed;
-  job.attention = config.attention;
-  job.model = config.model;
-  job.train = config.train;
+  TrainingJob job = job_of(setting_.variant, length_, seed, config);
   job.checkpoint = folder / (stem + ".safetensors");
   MetricsLog log(folder / (stem + ".metrics.jsonl"));
-  TrainingHooks hooks;
-  hooks.stop_requested = stop_requested;
-  hooks.on_evaluation = [&](const Evaluation& evaluation) { log.add(evaluation); };
-  hooks.on_step = [&](const StepResult& step) {
-    log.add(step);
-    char note[64];
-    std::snprintf(note, sizeof note, "step %lld/%lld loss %.3f", static_cast<long long>(step.step),
-                  static_cast<long long>(config.train.steps), step.loss);
-    const double part = static_cast<double>(step.step) / static_cast<double>(config.train.steps);
-    session.progress.tick((static_cast<double>(next_seed_ - 1) + part) / static_cast<double>(seeds),
-                          note);
-  };
-  TrainingResult result = run_training(job, corpora_->of(config.data), hooks);
+  const TrainingResult result =
+      train_seed(job, corpora_->of(config.data), log, session.progress, next_seed_ - 1, seeds);
   if (!result.finished) return result;
-  for (const Evaluation& e : log.evaluations()) {  // those of before a resume count as well
-    result.best_validation_loss = std::fmin(result.best_validation_loss, e.loss);
-    result.best_accuracy = std::fmax(result.best_accuracy, e.accuracy);
-  }
-  if (!(result.median_step_seconds > 0)) result.median_step_seconds = median(log.step_seconds());
   fs::remove(job.checkpoint);  // 200 MB at the published size, and nothing continues from it
   return result;
 }

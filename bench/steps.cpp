@@ -24,8 +24,8 @@ class Steps {
   explicit Steps(const RunConfig& config)
       : resident_at_start_(resident_bytes().value_or(0)),
         config_(config),
-        corpus_(load_corpus(config.data)),
-        batches_(training_batches(corpus_, config.lengths.front(), config.train.batch,
+        corpus_(load_corpus(config.task, config.data)),
+        batches_(training_batches(config.task, corpus_, config.lengths.front(), config.train.batch,
                                   config.seeds.front())) {
     if (config_.model.vocab_size == 0) config_.model.vocab_size = corpus_.vocab_size;
     trainer_ = std::make_unique<Trainer>(config_.variants.front(), config_.attention, config_.model,

@@ -1,12 +1,10 @@
 // Training rows: one a variant and length, its repetitions are the seeds, its time is the median step.
 // Steps and evaluations stream into seq_<L>/<variant>-seed<seed>.metrics.jsonl as they happen.
-#include "attention/nvtx.h"
 #include "bench/google.h"
-#include "bench/metrics_log.h"
+#include "bench/seed_run.h"
 #include "bench/session.h"
 #include "harness/machine.h"
 #include "harness/selection_metrics.h"
-#include "harness/training_run.h"
 #include "harness/weights_file.h"
 
 #include <ATen/Parallel.h>
@@ -22,19 +20,6 @@ using Better = record::Quantity::Better;
 namespace fs = std::filesystem;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
-TrainingJob job_of(const std::string& variant, int64_t length, uint64_t seed,
-                   const RunConfig& config) {
-  TrainingJob job;
-  job.variant = variant;
-  job.length = length;
-  job.seed = seed;
-  job.attention = config.attention;
-  job.model = config.model;
-  job.train = config.train;
-  job.task = config.task;
-  return job;
-}
 
 /// The baseline reads every key: there is no K to vary.
 bool reads_all_keys(const std::string& variant) {
@@ -144,17 +129,6 @@ double TrainingRow::run_seed(size_t index, Session& session) {
     return 0;
   }
   session.recorder->forget_failures(id, "interrupted");  // seeds that failed stay
-  // Evaluations of before a resume count as well.
-  for (const Evaluation& e : log.evaluations()) {
-    result.best_validation_loss = std::fmin(result.best_validation_loss, e.loss);
-    result.best_accuracy = std::fmax(result.best_accuracy, e.accuracy);
-  }
-  if (!(result.median_step_seconds > 0)) {
-    // Resumed after its last step: the steps are in the log only.
-    result.median_step_seconds = median(log.step_seconds());
-    result.tokens_per_second =
-        static_cast<double>(session.config.train.batch * length_) / result.median_step_seconds;
-  }
   const double cpu_seconds = static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
   put_series(seed, log, session);
   record_selection(index, log, session);
@@ -169,27 +143,13 @@ TrainingResult TrainingRow::train(uint64_t seed, Session& session, MetricsLog& l
   TrainingJob job = job_of(variant_.name, length_, seed, config);
   job.attention = attention_;
   job.checkpoint = file(seed, ".safetensors", session);
-  TrainingHooks hooks;
-  double loss = kNaN;
-  hooks.on_step = [&](const StepResult& step) {
-    log.add(step);
-    char note[64];
-    std::snprintf(note, sizeof note, "step %lld/%lld loss %.3f", static_cast<long long>(step.step),
-                  static_cast<long long>(config.train.steps), loss = step.loss);
-    const double part = static_cast<double>(step.step) / static_cast<double>(config.train.steps);
-    session.progress.tick((static_cast<double>(next_seed_ - 1) + part) / static_cast<double>(seeds),
-                          note);
-  };
-  hooks.on_evaluation = [&](const Evaluation& evaluation) { log.add(evaluation); };
-  hooks.stop_requested = stop_requested;
-  const nvtx::Range range("timed", nvtx::Category::kTimed, length_);
-  hooks.on_finish = [&](Transformer& model) {
+  const auto write = [&](Transformer& model) {
     RunConfig settings = config;
     settings.model.vocab_size = model.vocab_size();
     settings.attention = attention_;
     write_weights(file(seed, ".weights.safetensors", session), model, {variant_.name, settings});
   };
-  return run_training(job, *session.corpus, hooks);
+  return train_seed(job, *session.corpus, log, session.progress, next_seed_ - 1, seeds, write);
 }
 
 /// The metric's sample of seed number `index`; seeds that gave none before it stay NaN.
