@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace dsa::bench {
 namespace {
@@ -56,6 +57,16 @@ double trained(const record::Run& run, const std::string& quantity, const Labels
 int64_t seeds_with_result(const record::Run& run, const Labels& wanted) {
   const auto found = metrics(run, "final_validation_loss", wanted);
   return found.empty() ? 0 : static_cast<int64_t>(finite(found.front()->samples).size());
+}
+
+/// Steps that every seed with a curve has done.
+int64_t finished_steps(const record::Run& run, const Labels& wanted) {
+  double least = std::numeric_limits<double>::infinity();
+  for (const record::Series& series : run.series) {
+    if (series.y.name != "training_loss" || !has(series.labels, wanted)) continue;
+    least = std::min(least, series.xs.back());
+  }
+  return std::isfinite(least) ? static_cast<int64_t>(least) : 0;
 }
 
 Labels training_labels(const std::string& variant, int64_t length) {
@@ -249,7 +260,8 @@ AuditEvidence AuditBook::evidence(const AuditSubject& subject) const {
   e.baseline_flops_per_token = trained(run, "flops_per_token", base);
   e.seeds = seeds_with_result(run, own);
   e.baseline_seeds = seeds_with_result(run, base);
-  e.steps = e.baseline_steps = subject.train.steps;
+  e.steps = finished_steps(run, own);
+  e.baseline_steps = finished_steps(run, base);
   e.curve = recorded_curve(run, subject.variant);
   const auto missing = missing_cpus_.find(subject.variant);
   if (missing != missing_cpus_.end()) e.missing_cpus = missing->second;

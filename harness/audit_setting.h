@@ -24,7 +24,7 @@ struct ShortSetting {
   TrainConfig train;
 
  private:
-  mutable std::unique_ptr<Batches> batches_;  ///< of the last trainer
+  mutable std::vector<std::unique_ptr<Batches>> batches_;  ///< a trainer each
 };
 
 AuditFinding causality_before(const AuditSubject& subject);

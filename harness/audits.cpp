@@ -90,12 +90,14 @@ Batch ShortSetting::text(int64_t rows) const {
       return tile;
   }
   throw Error("the audits need " + std::to_string(rows) + " validation windows of " +
-              std::to_string(length) + " tokens; bring more data, or give --audits=false");
+              std::to_string(length) +
+              " tokens; bring more data, or give --audit.with-training=false");
 }
 
 std::unique_ptr<Trainer> ShortSetting::trainer(const std::string& variant, int64_t batch) const {
-  batches_ = training_batches(*subject.corpus, length, batch, subject.seed);
-  return std::make_unique<Trainer>(variant, attention, model, train, *batches_, subject.seed);
+  batches_.push_back(training_batches(*subject.corpus, length, batch, subject.seed));
+  return std::make_unique<Trainer>(variant, attention, model, train, *batches_.back(),
+                                   subject.seed);
 }
 
 void ShortSetting::make_quiet() {

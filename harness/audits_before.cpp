@@ -21,15 +21,11 @@ constexpr double kParityTolerance = 1e-4;  // float32, norm of the difference ov
 constexpr int kRuns = 20;
 constexpr int64_t kStepsOfRun = 2;
 
-int64_t whole(double x) {
-  return static_cast<int64_t>(x);
-}
-
 double start_loss(const ShortSetting& setting, const std::string& variant) {
   const auto trainer = setting.trainer(variant);
   const auto tiles = validation_tiles(*setting.subject.corpus, setting.length, 8);
   const std::vector<Batch> few(tiles.begin(),
-                               tiles.begin() + std::min<int64_t>(4, whole(tiles.size())));
+                               tiles.begin() + std::min(std::ptrdiff_t{4}, std::ssize(tiles)));
   return evaluate(trainer->model(), few, 0).loss;
 }
 
@@ -143,7 +139,7 @@ AuditFinding indexer_before(const AuditSubject& subject) {
     const at::Tensor& gradient = parameter.grad();
     reached += gradient.defined() && gradient.abs().max().item<double>() > 0;
   }
-  const auto count = whole(all.size());
+  const auto count = static_cast<int64_t>(all.size());
   return {verdict(reached == count), double(reached), double(count), "tensors",
           sentence("%lld of %lld tensors of the indexer get a gradient",
                    static_cast<long long>(reached), static_cast<long long>(count))};

@@ -114,13 +114,11 @@ std::vector<SelectionQuality> judged_selections(Transformer& model, const std::v
 Evaluation evaluate(Transformer& model, const std::vector<Batch>& tiles, double bytes_per_token,
                     int64_t quality_windows) {
   const at::NoGradGuard no_grad;
-  const bool was_training = model.is_training();
-  model.eval();
+  const EvalMode eval(model);
   Sums sums;
   for (const Batch& tile : tiles) add(sums, tile, model.forward(tile.tokens, tile.targets));
   Evaluation result;
   result.selection = judged_selections(model, tiles, quality_windows);
-  model.train(was_training);
   double loss = 0;
   for (const double part : sums.loss) loss += part;
   for (const int64_t part : sums.scored) result.tokens += part;

@@ -10,9 +10,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
-#include <chrono>
 #include <cmath>
-#include <unistd.h>
 
 namespace dsa {
 namespace {
@@ -45,8 +43,7 @@ void time_points(AttentionLayer& layer, int64_t width, int repetitions,
                  const std::function<bool()>& stop_requested, SparsityCurve& curve) {
   auto& points = curve.points;
   std::vector<std::vector<double>> seconds(points.size());
-  const auto others = cpu_seconds_of_others();
-  const auto start = std::chrono::steady_clock::now();
+  const CrowdWatch watch;
   for (int repetition = 0; repetition <= repetitions; ++repetition) {
     for (size_t i = 0; i < points.size() && !stop_requested(); ++i) {
       const double taken =
@@ -55,12 +52,7 @@ void time_points(AttentionLayer& layer, int64_t width, int repetitions,
     }
   }
   for (size_t i = 0; i < points.size(); ++i) points[i].seconds = median(seconds[i]);
-  const auto others_after = cpu_seconds_of_others();
-  const double wall =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (!others || !others_after) return;
-  const auto cpus = static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN));
-  curve.missing_cpus = crowd(*others_after - *others, wall, at::get_num_threads(), cpus).missing;
+  if (const auto crowd = watch.crowd(at::get_num_threads())) curve.missing_cpus = crowd->missing;
 }
 
 }  // namespace
