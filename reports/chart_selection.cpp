@@ -125,11 +125,7 @@ std::vector<Chart> selection_curves(const Material& material) {
                                         : std::string(" · one seed")),
                   760);
   spec["data"] = {{"values", panels.values}};
-  spec["facet"] = {{"field", "metric"},
-                   {"type", "nominal"},
-                   {"title", nullptr},
-                   {"sort", panels.metrics},
-                   {"header", {{"labelAnchor", "start"}}}};
+  spec["facet"] = theme::panels("metric", panels.metrics);
   spec["columns"] = 3;
   const Json x_axis = {{"tickCount", 4}, {"grid", false}, {"format", "~s"}};
   spec["spec"] = {

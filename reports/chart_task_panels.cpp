@@ -182,11 +182,7 @@ std::vector<Chart> task_learning(const Material& material) {
                               : std::string(" · one seed")),
         760);
     spec["data"] = {{"values", panels.values}};
-    spec["facet"] = {{"field", "panel"},
-                     {"type", "nominal"},
-                     {"title", nullptr},
-                     {"sort", panels.titles},
-                     {"header", {{"labelAnchor", "start"}}}};
+    spec["facet"] = theme::panels("panel", panels.titles);
     spec["columns"] = 3;
     spec["spec"] = learning_spec(panels);
     out.push_back({"learning_" + task.name, title,
@@ -209,11 +205,7 @@ std::vector<Chart> task_depths(const Material& material) {
         "before the question",
         760);
     spec["data"] = {{"values", cells.values}};
-    spec["facet"] = {{"field", "name"},
-                     {"type", "nominal"},
-                     {"title", nullptr},
-                     {"sort", cells.names},
-                     {"header", {{"labelAnchor", "start"}}}};
+    spec["facet"] = theme::panels("name", cells.names);
     spec["columns"] = 3;
     spec["spec"] = depth_spec(cells);
     out.push_back({"depths_" + task.name, title,

@@ -47,10 +47,14 @@ std::vector<Block> verdict_section(const Material& material) {
                   : Verdict{verdict_sentences(material.run, material.training, material.kernels)}});
   for (const Text& warning : warnings(material.run, material.training))
     out.push_back({Alert{warning}});
-  append(out, comparison_section(material));
+  return out;
+}
+
+std::vector<Block> evidence_section(const Material& material) {
+  std::vector<Block> out = comparison_section(material);
   const Table kernels = kernel_evidence_table(material.kernels);
   if (!kernels.rows.empty()) {
-    out.push_back({Heading{3, "The evidence: kernels"}});
+    out.push_back({Heading{2, "The evidence: kernels"}});
     out.push_back({kernels});
     out.push_back(
         {Paragraph{"Whole DSA is selecting the keys (indexer and top-k) plus sparse attention over "
@@ -71,6 +75,7 @@ Document build(const LoadedRun& loaded) {
   out.title = "Sparse against dense attention: run " + loaded.run.id;
   append(out.blocks, verdict_section(material));
   append(out.blocks, audit_section(loaded.run));
+  append(out.blocks, evidence_section(material));
   append(out.blocks, anatomy_section(material));
   append(out.blocks, training_section(material));
   append(out.blocks, task_section(material));

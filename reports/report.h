@@ -10,7 +10,8 @@ namespace dsa::report {
 Document build(const LoadedRun& loaded);
 
 // The sections; each returns nothing when the record holds nothing for it.
-std::vector<Block> verdict_section(const Material& material);
+std::vector<Block> verdict_section(const Material& material);   ///< sentences and warnings
+std::vector<Block> evidence_section(const Material& material);  ///< the tables behind them
 /// Part of the verdict: training compared, and what it costs.
 std::vector<Block> comparison_section(const Material& material);
 std::vector<Block> training_section(const Material& material);

@@ -139,7 +139,7 @@ std::vector<Block> comparison_section(const Material& material) {
   const std::vector<Comparison> all = comparisons(material.run, material.training);
   std::vector<Block> out;
   if (!all.empty()) {
-    out.push_back({Heading{3, "The evidence: training"}});
+    out.push_back({Heading{2, "The evidence: training"}});
     out.push_back({comparison_table(all, material.training)});
     if (List list = doubts(all); !list.items.empty()) out.push_back({list});
     out.push_back({how_to_read(margin_of(material.run))});

@@ -211,6 +211,14 @@ Json log_value_axis(const std::string& title, const std::string& unit, Span doma
           {"axis", {{"values", log_ticks(domain, unit)}, {"labelExpr", label_expression(unit)}}}};
 }
 
+Json panels(const char* field, const std::vector<std::string>& order) {
+  return {{"field", field},
+          {"type", "nominal"},
+          {"title", nullptr},
+          {"sort", order},
+          {"header", {{"labelAnchor", "start"}}}};
+}
+
 Json categories(const std::vector<std::string>& names, const std::vector<std::string>& colours) {
   return {{"field", "name"},
           {"type", "nominal"},

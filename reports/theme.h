@@ -51,6 +51,8 @@ Json log_ticks(Span domain, const std::string& unit);
 Json length_axis(const std::vector<double>& lengths, int width, Span* domain = nullptr);
 Json log_value_axis(const std::string& title, const std::string& unit, Span domain);
 std::string label_expression(const std::string& unit);
+/// One facet a value of `field`, in this order, titles above the panels.
+Json panels(const char* field, const std::vector<std::string>& order);
 Json categories(const std::vector<std::string>& names, const std::vector<std::string>& colours);
 
 }  // namespace theme
