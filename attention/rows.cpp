@@ -4,6 +4,7 @@
 #include "attention/cpu/dispatch.h"
 #include "attention/cpu/parallel.h"
 #include "attention/cpu/row_kernels.h"
+#include "attention/random.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Functions.h>
@@ -43,12 +44,8 @@ void with_kernels(at::ScalarType type, const Work& work) {
     work(kernels().f32, static_cast<float*>(nullptr));
 }
 
-/// splitmix64 of seed and row.
 RowDropout row_dropout(const Dropping& dropping, int64_t row) {
-  uint64_t z = dropping.seed + 0x9e3779b97f4a7c15u * (static_cast<uint64_t>(row) + 1);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  z ^= z >> 31;
+  const uint64_t z = mixed(dropping.seed + 0x9e3779b97f4a7c15u * static_cast<uint64_t>(row));
   const double threshold = -2147483648.0 + dropping.probability * 4294967296.0;
   return {{static_cast<uint32_t>(z), static_cast<uint32_t>(z >> 32)},
           static_cast<int32_t>(threshold),
