@@ -1,5 +1,6 @@
 // dsa-bench: reads the command line, runs the command, turns what went wrong into one sentence and an
 // exit code.
+#include "attention/torch_start.h"
 #include "bench/commands.h"
 #include "bench/session.h"
 #include "harness/memory.h"
@@ -39,6 +40,7 @@ int command(const std::vector<std::string>& argv) {
 
 int main(int argc, char** argv) {
   dsa::keep_freed_memory();
+  dsa::start_vector_math();
   try {
     return command({argv, argv + argc});
   } catch (const dsa::Error& error) {
