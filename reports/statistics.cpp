@@ -1,5 +1,7 @@
 #include "reports/statistics.h"
 
+#include "harness/record/sign_test.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -9,21 +11,6 @@ namespace dsa::report {
 namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
-/// Largest k >= 1 with 2 P(Binomial(n, 1/2) < k) <= 5 %: the k-th smallest and k-th largest samples
-/// bound the median. 0 when n < 6.
-int sign_test_rank(int n) {
-  // Term by term in logarithms: 2^-n underflows for a long list of step times.
-  double tail = 0;
-  int rank = 0;
-  for (int i = 0; i < n / 2; ++i) {
-    tail += std::exp(std::lgamma(n + 1.0) - std::lgamma(i + 1.0) - std::lgamma(n - i + 1.0) -
-                     n * std::log(2.0));
-    if (2 * tail > 0.05) break;
-    rank = i + 1;
-  }
-  return rank;
-}
 
 template <class Op>
 Summary paired(const std::vector<double>& a, const std::vector<double>& b, Op op) {
@@ -76,7 +63,7 @@ Summary summarise(const std::vector<double>& samples) {
   std::sort(sorted.begin(), sorted.end());
   const size_t n = sorted.size();
   out.median = n % 2 ? sorted[n / 2] : std::midpoint(sorted[n / 2 - 1], sorted[n / 2]);
-  const int rank = sign_test_rank(out.n);
+  const int rank = record::sign_test_rank(out.n, 0.05);
   out.sign_test = rank > 0;
   const size_t skip = out.sign_test ? static_cast<size_t>(rank - 1) : 0;
   out.low = sorted[skip];

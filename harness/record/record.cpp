@@ -1,22 +1,7 @@
-#include "harness/record/record.h"
-
-#include <nlohmann/json.hpp>
-
-#include <cmath>
-#include <limits>
-#include <stdexcept>
+#include "harness/record/archive.h"
 
 namespace dsa::record {
-namespace {
 
-using Json = nlohmann::ordered_json;
-
-constexpr const char* kBetterNames[] = {"lower", "higher", "neither"};
-
-// Every struct lists its fields once; the two archives below write and read through that list.
-template <class A> void fields(A& a, Quantity& q) {
-  a("name", q.name), a("unit", q.unit), a("better", q.better);
-}
 template <class A> void fields(A& a, Metric& m) {
   a("quantity", m.quantity), a("labels", m.labels), a("samples", m.samples);
 }
@@ -45,105 +30,19 @@ template <class A> void fields(A& a, Run& r) {
   a("audits", r.audits);
 }
 
-
-Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
-
-struct Writer {
-  Json out = Json::object();
-
-  template <class T> static Json value(const T& t) {
-    if constexpr (std::is_same_v<T, double>) {
-      return number(t);
-    } else if constexpr (std::is_same_v<T, Quantity::Better>) {
-      return kBetterNames[static_cast<int>(t)];
-    } else if constexpr ((std::is_constructible_v<Json, T> && !std::is_class_v<T>) ||
-                         std::is_same_v<T, std::string> ||
-                         std::is_same_v<T, std::map<std::string, std::string>>) {
-      return t;
-    } else {
-      Writer writer;
-      fields(writer, const_cast<T&>(t));
-      return writer.out;
-    }
-  }
-  template <class T> static Json value(const std::vector<T>& list) {
-    Json array = Json::array();
-    for (const T& item : list) array.push_back(value(item));
-    return array;
-  }
-  template <class T> void operator()(const char* key, T& field) {
-    // The configuration is JSON already: embedded as an object, not as a quoted string.
-    const bool embedded = std::string_view(key) == "config";
-    if constexpr (std::is_same_v<T, std::string>) {
-      if (embedded) {
-        out[key] = field.empty() ? Json::object() : Json::parse(field);
-        return;
-      }
-    }
-    out[key] = value(field);
-  }
-};
-
-struct Reader {
-  const Json& in;
-
-  static void read(const Json& j, double& v) {
-    v = j.is_null() ? std::numeric_limits<double>::quiet_NaN() : j.get<double>();
-  }
-  static void read(const Json& j, Quantity::Better& v) {
-    const auto name = j.get<std::string>();
-    for (int i = 0; i < 3; ++i) {
-      if (name == kBetterNames[i]) v = static_cast<Quantity::Better>(i);
-    }
-  }
-  template <class T> static void read(const Json& j, std::vector<T>& list) {
-    list.clear();
-    for (const Json& item : j) read(item, list.emplace_back());
-  }
-  template <class T> static void read(const Json& j, T& v) {
-    if constexpr (std::is_class_v<T> && !std::is_same_v<T, std::string> &&
-                  !std::is_same_v<T, std::map<std::string, std::string>>) {
-      Reader reader{j};
-      fields(reader, v);
-    } else {
-      v = j.get<T>();
-    }
-  }
-  template <class T> void operator()(const char* key, T& field) {
-    const auto found = in.find(key);
-    if (found == in.end()) return;
-    if constexpr (std::is_same_v<T, std::string>) {
-      if (std::string_view(key) == "config") {
-        field = found->dump();
-        return;
-      }
-    }
-    read(*found, field);
-  }
-};
-
-}  // namespace
-
 std::string to_json(const Run& run) {
-  Json out = {{"version", kVersion}};
-  out.update(Writer::value(run));
-  return out.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return versioned(kVersion, Writer::value(run));
 }
 
 Run from_json(const std::string& text) {
-  const Json in = Json::parse(text);
-  const int version = in.value("version", 0);
-  if (version > kVersion) {
-    throw std::runtime_error("record version " + std::to_string(version) + " is newer than " +
-                             std::to_string(kVersion) + ", which this build reads; use a newer build");
-  }
+  const Json in = of_version(kVersion, "record", text);
   Run run;
   Reader::read(in, run);
   return run;
 }
 
 std::string to_json(const std::vector<Failure>& failures) {
-  return Writer::value(failures).dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return strict_text(Writer::value(failures));
 }
 
 std::vector<Failure> failures_from_json(const std::string& text) {
