@@ -51,6 +51,10 @@ struct Block {
 struct Document {
   std::string title, id;
   std::vector<Block> blocks;
+  std::string stem = "report";  ///< of the files it is written to
+  /// The markdown is posted as a comment, far from the files beside it: no title, no figures, no links.
+  bool comment = false;
+  size_t table_rows = 0;  ///< of a table in markdown, then a count of the rest; 0 = all
 };
 
 /// Figures in reading order.

@@ -165,7 +165,7 @@ class HtmlWriter {
 std::string html(const Document& document, const std::string& script) {
   const bool draws = !script.empty();
   HtmlWriter writer(draws);
-  if (!draws) writer(Alert{picture_advice()});
+  if (!draws && !figures(document).empty()) writer(Alert{picture_advice()});
   for (const Block& block : document.blocks) std::visit(writer, block.content);
   // Vega compiles its expressions with Function(): hence 'unsafe-eval'. Nothing may be fetched.
   std::string out =

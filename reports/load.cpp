@@ -1,5 +1,7 @@
 #include "reports/load.h"
 
+#include "reports/gate_report.h"
+
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
@@ -29,7 +31,7 @@ std::string without_prefix(const std::string& what) {
 }
 
 template <class Parse>
-auto parsed(const fs::path& file, Parse parse) {
+auto parsed(const fs::path& file, const std::string& what, Parse parse) {
   const std::string text = read_file(file);
   try {
     return parse(text);
@@ -39,7 +41,7 @@ auto parsed(const fs::path& file, Parse parse) {
                 (cut_short ? "it ends too early, at " : "first mistake at ") +
                 position(text, error.byte));
   } catch (const nlohmann::json::exception& error) {
-    throw Error(file.string() + " is not a record: " + without_prefix(error.what()));
+    throw Error(file.string() + " is not " + what + ": " + without_prefix(error.what()));
   } catch (const std::runtime_error& error) {
     throw Error(file.string() + ": " + error.what());
   }
@@ -92,11 +94,22 @@ LoadedRun load(const fs::path& folder) {
   }
   LoadedRun out;
   out.folder = folder;
-  out.run = parsed(file, record::from_json);
+  out.run = parsed(file, "a record", record::from_json);
   check_is_record(file, out.run);
   const fs::path failures = folder / "failures.json";
-  if (fs::exists(failures)) out.failures = parsed(failures, record::failures_from_json);
+  if (fs::exists(failures)) out.failures = parsed(failures, "a record", record::failures_from_json);
   return out;
+}
+
+record::GateVerdict load_gate(const fs::path& folder) {
+  const fs::path file = folder / "verdict.json";
+  if (!fs::exists(file)) {
+    throw Error(file.string() + " does not exist; is " + folder.string() +
+                " the folder of a gate? dsa-bench gate writes it");
+  }
+  auto gate = parsed(file, "a gate's verdict", record::gate_from_json);
+  if (gate.id.empty()) throw Error(file.string() + " is not a gate's verdict: it has no \"id\"");
+  return gate;
 }
 
 fs::path newest_run(const fs::path& results) {

@@ -1,12 +1,15 @@
 // The document as GitHub-flavoured markdown.
 #include "reports/document.h"
 
+#include <algorithm>
+
 namespace dsa::report {
 namespace {
 
 class MarkdownWriter {
  public:
-  explicit MarkdownWriter(bool with_pictures) : with_pictures_(with_pictures) {}
+  MarkdownWriter(const Document& document, bool with_pictures)
+      : document_(document), with_pictures_(with_pictures) {}
 
   void operator()(const Heading& heading) {
     out_ += std::string(static_cast<size_t>(heading.level), '#') + " " +
@@ -37,14 +40,20 @@ class MarkdownWriter {
       rule += column.numeric ? " ---: |" : " --- |";
     }
     out_ += "\n" + rule + "\n";
-    for (const auto& row : table.rows) {
+    const size_t most = document_.table_rows > 0 ? document_.table_rows : table.rows.size();
+    for (size_t i = 0; i < std::min(most, table.rows.size()); ++i) {
       out_ += "|";
-      for (const Text& text : row) cell(text);
+      for (const Text& text : table.rows[i]) cell(text);
       out_ += "\n";
     }
     out_ += "\n";
+    if (table.rows.size() > most) {
+      (*this)(Paragraph{Text("And " + std::to_string(table.rows.size() - most) + " more: ") +
+                        code(document_.stem + ".html") + " has them all."});
+    }
   }
   void operator()(const Figure& figure) {
+    if (document_.comment) return;
     const Chart& chart = figure.chart;
     const std::string title = markdown(Text(chart.title));
     if (with_pictures_) {
@@ -68,6 +77,7 @@ class MarkdownWriter {
   // Appended piece by piece: GCC 12 warns falsely (-Wrestrict) about "literal" + temporary.
   void cell(const Text& text) { out_.append(" ").append(markdown(text)).append(" |"); }
 
+  const Document& document_;
   bool with_pictures_;
   std::string out_;
 };
@@ -75,12 +85,15 @@ class MarkdownWriter {
 }  // namespace
 
 std::string markdown(const Document& document, bool with_pictures) {
-  MarkdownWriter writer(with_pictures);
-  writer(Heading{1, document.title});
-  if (!with_pictures) {
-    writer(Paragraph{picture_advice()});
-  } else {
-    writer.add("The same with charts to hover over: [report.html](report.html).\n\n");
+  MarkdownWriter writer(document, with_pictures);
+  if (!document.comment) {
+    writer(Heading{1, document.title});
+    if (!with_pictures) {
+      writer(Paragraph{picture_advice()});
+    } else {
+      const std::string page = document.stem + ".html";
+      writer.add("The same with charts to hover over: [" + page + "](" + page + ").\n\n");
+    }
   }
   for (const Block& block : document.blocks) std::visit(writer, block.content);
   std::string out = writer.take();

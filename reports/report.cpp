@@ -98,8 +98,8 @@ std::vector<Chart> figures(const Document& document) {
 
 Text picture_advice() {
   return Text("The pictures need vl-convert: ") + code("pip install vl-convert-python") +
-         " in the Python that dsa-report uses (" + code("--python PATH") + "), then call " +
-         code("dsa-report make") + " again. Until then the files " + code("charts/*.vl.json") +
+         " in the Python that dsa-report uses (" + code("--python PATH") +
+         "), then call dsa-report again. Until then the files " + code("charts/*.vl.json") +
          " hold every chart with its data.";
 }
 

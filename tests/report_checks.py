@@ -75,3 +75,37 @@ def add_task_row(run: dict, variant: str, length: int, top_k: int) -> None:
         run["series"].append({"x": {"name": "step", "unit": "1", "better": "neither"},
                               "y": {"name": "accuracy", "unit": "1", "better": "higher"},
                               "labels": {**labels, "seed": seed}, "xs": [10, 20], "ys": [0.1, accuracy]})
+
+
+GATE = {"version": 1, "id": "20261127T021500", "command": "dsa-bench gate --base old --head new",
+        "started": "2026-11-27T02:15:00Z", "ended": "2026-11-27T02:25:12Z", "status": "done",
+        "sentence": "1 regression among 3 rows.", "exit_code": 6, "armed": True, "alpha": 0.01,
+        "micro_effect": 0.03, "macro_effect": 0.02, "slowdown": 1.1, "seconds": 612, "budget": 900,
+        "arms": [{"name": "base", "path": "old", "git": "63ca9404646d", "text_hash": "9d3f6c2b1a0e4857"},
+                 {"name": "head", "path": "new", "git": "f00dfeedbeef", "text_hash": "1b2c3d4e5f607182"}],
+        "machine": {"cpu": "a processor"}}
+
+
+def gate_row(name: str, ratio: float, verdict: str = "same") -> dict:
+    return {"id": name, "level": "micro", "verdict": verdict, "reason": "", "base_seconds": 0.01,
+            "pairing": {"rounds": 15, "ratio": ratio, "low": ratio - 0.01, "high": ratio + 0.01, "verdict": verdict}}
+
+
+def write_gate(folder: pathlib.Path, **changed) -> pathlib.Path:
+    """A made-up gate of three rows; `changed` are fields of verdict.json."""
+    rows = [gate_row("sparse_attention/L:64", 1.06, "regression"), gate_row("dense_attention/L:64", 1.001),
+            {"id": "gone/L:64", "level": "micro", "verdict": "missing", "reason": "Only base has it."}]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "verdict.json").write_text(json.dumps({**GATE, "rows": rows, **changed}), encoding="utf-8")
+    return folder
+
+
+class GateRun:
+    """A folder of a made-up gate, gone afterwards."""
+
+    def __enter__(self) -> pathlib.Path:
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="dsa-gate-"))
+        return write_gate(self.folder)
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from report_checks import GoldenRun, check, run
+from report_checks import GoldenRun, check, run, write_gate
 
 BINARY = str(pathlib.Path(sys.argv[1]).resolve())
 
@@ -69,6 +69,31 @@ def newest_is_default() -> None:
         check(not stale.exists(), "a chart that is no longer drawn stayed behind")
 
 
+def gates() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        folder = pathlib.Path(place) / "gate"
+        says(1, f"{folder}/verdict.json does not exist", "gate", folder)
+        write_gate(folder)
+        other = folder / "charts" / "other.svg"
+        other.parent.mkdir()
+        other.write_text("not of a gate")
+        said = run(BINARY, "gate", folder, "--no-pictures")
+        check(said.returncode == 0, f"exit {said.returncode}: {said.stderr}")
+        check(said.stdout == f"{folder}/gate.html\n{folder}/gate.md\n", said.stdout)
+        text = (folder / "gate.md").read_text(encoding="utf-8")
+        check(text.startswith("**1 regression among 3 rows.**"), text)
+        check((folder / "charts" / "gate_forest.vl.json").exists(), "no chart")
+        check(other.exists(), "a gate's report removed a chart that is none of its own")
+        write_gate(folder, rows=[{"id": "a", "verdict": "same-build"}])
+        check(run(BINARY, "gate", folder, "--no-pictures").returncode == 0, "a gate without timed rows fails")
+        check(not (folder / "charts" / "gate_forest.vl.json").exists(), "the chart of an earlier report stayed")
+        for text, words in (('{"id": ', "is not valid JSON: it ends too early"), ("[]", "is not a gate's verdict"),
+                            ("{}", 'has no "id"'), ('{"version": 9, "id": "x"}', "version 9 is newer than"),
+                            ('{"id": "x", "rows": [{"pairing": {"rounds": "x"}}]}', "is not a gate's verdict")):
+            (folder / "verdict.json").write_text(text)
+            says(1, words, "gate", folder)
+
+
 def no_torch() -> None:
     needed = subprocess.run(["readelf", "-d", BINARY], capture_output=True, text=True, check=True).stdout
     libraries = re.findall(r"NEEDED.*\[(.*?)\]", needed)
@@ -83,5 +108,6 @@ if __name__ == "__main__":
     mistakes()
     without_pictures()
     newest_is_default()
+    gates()
     no_torch()
     print("command line as promised")

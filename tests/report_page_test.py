@@ -1,15 +1,16 @@
-"""report.html draws every chart in a real browser, offline, and asks the network for nothing.
+"""report.html and gate.html draw every chart in a real browser, offline, and ask the network for nothing.
 
 Usage: report_page_test.py <dsa-report>
 """
 import html.parser
+import pathlib
 import platform
 import re
 import shutil
 import sys
 import tempfile
 
-from report_checks import GoldenRun, check, need, run
+from report_checks import GateRun, GoldenRun, check, need, run
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -65,36 +66,44 @@ def dump(page, profile) -> str:
     return said.stdout
 
 
+def check_page(words: list, folder: pathlib.Path, name: str, profile: str) -> dict:
+    """What dsa-report writes on this folder draws whole. Returns how many marks each chart drew."""
+    said = run(sys.argv[1], *words, folder, "--python", sys.executable)
+    check(said.returncode == 0, f"dsa-report ended with {said.returncode}: {said.stderr}")
+    charts = sorted(p.name.removesuffix(".vl.json") for p in (folder / "charts").glob("*.vl.json"))
+    text = (folder / name).read_text(encoding="utf-8")
+
+    source = Page()
+    source.feed(text)
+    check(source.fetched == [], f"{name} fetches {source.fetched}")
+    check("default-src 'none'" in text, f"{name} has no content policy")
+
+    dom = Page()
+    dom.feed(dump(folder / name, profile))
+    check(dom.fetched == [], f"the drawn page fetches {dom.fetched}")
+    check(sorted(dom.marks) == charts, f"charts in the page {sorted(dom.marks)}, in the folder {charts}")
+    check(dom.body.get("data-drawn") == str(len(charts)), f"drawn {dom.body}, charts {len(charts)}")
+    check(dom.body.get("data-failed") == "0", f"failed {dom.body}")
+    for chart, marks in dom.marks.items():
+        check(marks >= 20, f"{chart} drew only {marks} marks")
+    return dom.marks
+
+
 def main() -> None:
     need("vl_convert")
     with GoldenRun() as folder, tempfile.TemporaryDirectory(prefix="dsa-chromium-") as profile:
-        said = run(sys.argv[1], "make", folder, "--python", sys.executable)
-        check(said.returncode == 0, f"dsa-report ended with {said.returncode}: {said.stderr}")
-        charts = sorted(p.name.removesuffix(".vl.json") for p in (folder / "charts").glob("*.vl.json"))
-        page_file = folder / "report.html"
-
-        source = Page()
-        source.feed(page_file.read_text(encoding="utf-8"))
-        check(source.fetched == [], f"the page fetches {source.fetched}")
-        check("default-src 'none'" in page_file.read_text(encoding="utf-8"), "no content policy")
-
-        dom = Page()
-        dom.feed(dump(page_file, profile))
-        check(dom.fetched == [], f"the drawn page fetches {dom.fetched}")
-        check(sorted(dom.marks) == charts, f"charts in the page {sorted(dom.marks)}, in the folder {charts}")
-        check(dom.body.get("data-drawn") == str(len(charts)), f"drawn {dom.body}, charts {len(charts)}")
-        check(dom.body.get("data-failed") == "0", f"failed {dom.body}")
-        for chart, marks in dom.marks.items():
-            check(marks >= 20, f"{chart} drew only {marks} marks")
-
+        marks = check_page(["make"], folder, "report.html", profile)
         # The counter itself: a chart that cannot be drawn must be seen.
+        page_file = folder / "report.html"
         text = page_file.read_text(encoding="utf-8")
         text = re.sub(r'("mark":\{"type":)"bar"', r'\1"no_such_mark"', text, count=1)
         page_file.write_text(text, encoding="utf-8")
         spoilt = Page()
         spoilt.feed(dump(page_file, profile))
         check(spoilt.body.get("data-failed") == "1", f"a broken chart went unnoticed: {spoilt.body}")
-    print(f"{len(charts)} charts drew: {dom.marks}")
+        with GateRun() as gate:
+            marks.update(check_page(["gate"], gate, "gate.html", profile))
+    print(f"{len(marks)} charts drew: {marks}")
 
 
 if __name__ == "__main__":

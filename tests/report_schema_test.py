@@ -1,4 +1,4 @@
-"""Every chart of the golden report, and of one of a task, is valid Vega-Lite v6, inline, and was rendered.
+"""Every chart of the golden report, of one of a task and of a gate is valid Vega-Lite v6, inline, and was rendered.
 
 Usage: report_schema_test.py <dsa-report>
 """
@@ -6,7 +6,7 @@ import json
 import pathlib
 import sys
 
-from report_checks import GoldenRun, TaskRun, check, need, run
+from report_checks import GateRun, GoldenRun, TaskRun, check, need, run
 
 
 def schema() -> dict:
@@ -30,10 +30,10 @@ def has_url(node) -> bool:
     return isinstance(node, list) and any(has_url(value) for value in node)
 
 
-def check_charts(make, kind, charts: int, validator) -> None:
-    """Of the report that `make` writes on a run of that kind."""
+def check_charts(make, words: list, kind, charts: int, validator) -> None:
+    """Of what dsa-report writes on a folder of that kind."""
     with kind() as folder:
-        said = run(make, "make", folder, "--python", sys.executable)
+        said = run(make, *words, folder, "--python", sys.executable)
         check(said.returncode == 0, f"dsa-report ended with {said.returncode}: {said.stderr}")
         specs = sorted((folder / "charts").glob("*.vl.json"))
         check(len(specs) == charts, f"{charts} charts expected, found {[s.name for s in specs]}")
@@ -62,8 +62,9 @@ def main() -> None:
     jsonschema = need("jsonschema")
     need("vl_convert")
     validator = jsonschema.Draft7Validator(schema())
-    check_charts(sys.argv[1], GoldenRun, 8, validator)
-    check_charts(sys.argv[1], TaskRun, 4, validator)
+    check_charts(sys.argv[1], ["make"], GoldenRun, 8, validator)
+    check_charts(sys.argv[1], ["make"], TaskRun, 4, validator)
+    check_charts(sys.argv[1], ["gate"], GateRun, 1, validator)
     print("all charts are valid")
 
 
