@@ -1,6 +1,7 @@
 // dsa-report: reads what dsa-bench wrote, writes pages, comments and charts beside it.
 // Exit codes: 0 fine, 1 the user can fix it, 3 a bug of ours.
 #include "reports/gate_report.h"
+#include "reports/history.h"
 #include "reports/publish.h"
 #include "reports/report.h"
 
@@ -17,6 +18,7 @@ struct Options {
   std::vector<std::string> folders;
   std::string results = "results";
   std::string folder;
+  std::string store, commit, date, out;  ///< of history
   report::PictureOptions pictures;
 };
 
@@ -64,16 +66,63 @@ void add_gate(CLI::App& app, Options& options) {
   });
 }
 
+void add_commit(const Options& options) {
+  const auto entries =
+      report::history_entries(report::load_gate(options.folder), options.commit, options.date);
+  const report::Added added = report::add_to_history(options.store, entries);
+  std::cout << options.store << ": " << added.lines << " lines added for commit "
+            << entries.front().commit << ", " << added.known << " were there already\n";
+  if (added.first_of_segment)
+    std::cout << "first commit against anchor " << entries.front().anchor << " on "
+              << entries.front().cpu << "\n";
+}
+
+void show_history(const Options& options) {
+  const report::StoredHistory stored = report::read_history(options.store);
+  const report::History history = report::history_of(stored);
+  const fs::path folder = options.out.empty() ? options.store : options.out;
+  write(report::build(stored, history), folder, "history_", options);
+  report::write_file(folder / "otava.csv", report::otava_csv(history));
+  std::cout << (folder / "otava.csv").string() << "\n";
+  if (history.segments.size() > 1)
+    std::cout << history.segments.size() << " anchors or machines, which are never joined\n";
+  for (const report::HistoryBenchmark& benchmark : history.benchmarks) {
+    for (const report::HistorySeries& series : benchmark.series) {
+      for (const report::Change& change : series.found.changes)
+        std::cout << benchmark.name << ": " << report::change_sentence(series, change) << "\n";
+    }
+  }
+}
+
+void add_history(CLI::App& app, Options& options) {
+  CLI::App* command = app.add_subcommand("history", "ratios to a pinned binary over commits");
+  command->require_subcommand(1);
+  CLI::App* add = command->add_subcommand("add", "append what a gate against the anchor found");
+  add->add_option("folder", options.folder, "where dsa-bench gate wrote verdict.json")->required();
+  add->add_option("--commit", options.commit, "default: head's commit in verdict.json");
+  add->add_option("--date", options.date,
+                  "UTC, like 2026-11-27T02:15:00Z; default: the gate's end");
+  CLI::App* show = command->add_subcommand(
+      "show", "write history.md, history.html, charts/ and otava.csv, print changes of level");
+  show->add_option("--out", options.out, "where to write; default: the store");
+  add_picture_options(show, options);
+  for (CLI::App* one : {add, show})
+    one->add_option("--store", options.store, "folder of history.jsonl")->required();
+  add->callback([&options] { add_commit(options); });
+  show->callback([&options] { show_history(options); });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app{"Turns the records of dsa-bench into reports.", "dsa-report"};
-  app.require_subcommand(1);
-  app.set_help_all_flag("--help-all", "help of all commands");
   Options options;
-  add_make(app, options);
-  add_gate(app, options);
   try {
+    app.require_subcommand(1);
+    app.set_help_all_flag("--help-all", "help of all commands");
+    add_make(app, options);
+    add_gate(app, options);
+    add_history(app, options);
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);

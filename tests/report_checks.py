@@ -87,17 +87,30 @@ GATE = {"version": 1, "id": "20261127T021500", "command": "dsa-bench gate --base
 
 
 def gate_row(name: str, ratio: float, verdict: str = "same") -> dict:
-    return {"id": name, "level": "micro", "verdict": verdict, "reason": "", "base_seconds": 0.01,
+    return {"id": name, "level": "kernel", "verdict": verdict, "reason": "", "base_seconds": 0.01,
             "pairing": {"rounds": 15, "ratio": ratio, "low": ratio - 0.01, "high": ratio + 0.01, "verdict": verdict}}
 
 
 def write_gate(folder: pathlib.Path, **changed) -> pathlib.Path:
     """A made-up gate of three rows; `changed` are fields of verdict.json."""
     rows = [gate_row("sparse_attention/L:64", 1.06, "regression"), gate_row("dense_attention/L:64", 1.001),
-            {"id": "gone/L:64", "level": "micro", "verdict": "missing", "reason": "Only base has it."}]
+            {"id": "gone/L:64", "level": "kernel", "verdict": "missing", "reason": "Only base has it."}]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "verdict.json").write_text(json.dumps({**GATE, "rows": rows, **changed}), encoding="utf-8")
     return folder
+
+
+def write_history(binary, place: pathlib.Path, commits: int = 30) -> pathlib.Path:
+    """A store of made-up gates: one row gets 8 % slower in the middle, one stays."""
+    for i in range(commits):
+        wave = 0.004 * ((i * 7) % 5 - 2)
+        rows = [gate_row("sparse_attention/L:64", (1.08 if i >= commits // 2 else 1.0) + wave),
+                gate_row("dense_attention/L:64", 1.3 if i == 4 else 0.95 + wave)]
+        write_gate(place / "gate", rows=rows)
+        said = run(binary, "history", "add", place / "gate", "--store", place / "store", "--commit", f"c{1000 + i}",
+                   "--date", f"2026-{1 + i // 28:02}-{1 + i % 28:02}T00:00:00Z")
+        check(said.returncode == 0, f"history add ended with {said.returncode}: {said.stderr}")
+    return place / "store"
 
 
 class GateRun:
@@ -109,3 +122,14 @@ class GateRun:
 
     def __exit__(self, *_):
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class HistoryRun(GateRun):
+    """A store of made-up gates."""
+
+    def __init__(self, binary):
+        self.binary = binary
+
+    def __enter__(self) -> pathlib.Path:
+        super().__enter__()
+        return write_history(self.binary, self.folder)

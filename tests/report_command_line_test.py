@@ -2,13 +2,14 @@
 
 Usage: report_command_line_test.py <dsa-report>
 """
+import csv
 import pathlib
 import re
 import subprocess
 import sys
 import tempfile
 
-from report_checks import GoldenRun, check, run, write_gate
+from report_checks import GoldenRun, check, gate_row, run, write_gate, write_history
 
 BINARY = str(pathlib.Path(sys.argv[1]).resolve())
 
@@ -94,6 +95,41 @@ def gates() -> None:
             says(1, words, "gate", folder)
 
 
+def histories() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        root = pathlib.Path(place)
+        gate, store = root / "gate", root / "never"
+        says(1, "does not exist", "history", "add", gate, "--store", store)
+        write_gate(gate, status="interrupted")
+        says(1, "did not end", "history", "add", gate, "--store", store)
+        write_gate(gate)
+        says(1, "is no date", "history", "add", gate, "--store", store, "--date", "today")
+        says(1, "is no commit", "history", "add", gate, "--store", store, "--commit", "a b")
+        says(1, "--store", "history", "add", gate)
+        says(1, "subcommand", "history")
+        check(not store.exists(), "a refused gate left a store behind")
+        says(1, f"{store}/history.jsonl does not exist", "history", "show", "--store", store)
+
+        store = write_history(BINARY, root)
+        before = (store / "history.jsonl").read_bytes()
+        write_gate(gate, rows=[gate_row("sparse_attention/L:64", 2)])
+        says(1, "already holds other values of commit c1003", "history", "add", gate, "--store", store,
+             "--commit", "c1003", "--date", "2026-01-04T00:00:00Z")
+        check((store / "history.jsonl").read_bytes() == before, "a refused commit changed the store")
+
+        said = run(BINARY, "history", "show", "--store", store, "--out", root / "page", "--no-pictures")
+        check(said.returncode == 0, f"exit {said.returncode}: {said.stderr}")
+        check("sparse_attention/L:64: from c1014 to c1015: +8.0" in said.stdout, said.stdout)
+        check(said.stdout.count("from c") == 1, f"more than one change: {said.stdout}")
+        check(sorted(p.name for p in store.iterdir()) == ["history.jsonl"], "show wrote into the store")
+        with (root / "page" / "otava.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+        check(rows[0] == ["time", "commit", "sparse_attention/L:64", "dense_attention/L:64"], rows[0])
+        check(len(rows) == 31 and all(len(row) == 4 and float(row[2]) > 0 for row in rows[1:]), "otava.csv has holes")
+        (store / "history.jsonl").write_bytes(before + b"nonsense\n")
+        says(1, "line 61 is not valid JSON", "history", "show", "--store", store)
+
+
 def no_torch() -> None:
     needed = subprocess.run(["readelf", "-d", BINARY], capture_output=True, text=True, check=True).stdout
     libraries = re.findall(r"NEEDED.*\[(.*?)\]", needed)
@@ -109,5 +145,6 @@ if __name__ == "__main__":
     without_pictures()
     newest_is_default()
     gates()
+    histories()
     no_torch()
     print("command line as promised")

@@ -1,4 +1,4 @@
-"""report.html and gate.html draw every chart in a real browser, offline, and ask the network for nothing.
+"""report.html, gate.html and history.html draw every chart in a real browser, offline, and ask the network for nothing.
 
 Usage: report_page_test.py <dsa-report>
 """
@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 
-from report_checks import GateRun, GoldenRun, check, need, run
+from report_checks import GateRun, GoldenRun, HistoryRun, check, need, run
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -103,6 +103,8 @@ def main() -> None:
         check(spoilt.body.get("data-failed") == "1", f"a broken chart went unnoticed: {spoilt.body}")
         with GateRun() as gate:
             marks.update(check_page(["gate"], gate, "gate.html", profile))
+        with HistoryRun(sys.argv[1]) as store:
+            marks.update(check_page(["history", "show", "--store"], store, "history.html", profile))
     print(f"{len(marks)} charts drew: {marks}")
 
 

@@ -1,4 +1,4 @@
-"""Every chart of the golden report, of one of a task and of a gate is valid Vega-Lite v6, inline, and was rendered.
+"""Every chart of the golden report, of one of a task, of a gate and of a history is valid Vega-Lite v6, inline, and was rendered.
 
 Usage: report_schema_test.py <dsa-report>
 """
@@ -6,7 +6,7 @@ import json
 import pathlib
 import sys
 
-from report_checks import GateRun, GoldenRun, TaskRun, check, need, run
+from report_checks import GateRun, GoldenRun, HistoryRun, TaskRun, check, need, run
 
 
 def schema() -> dict:
@@ -65,6 +65,7 @@ def main() -> None:
     check_charts(sys.argv[1], ["make"], GoldenRun, 8, validator)
     check_charts(sys.argv[1], ["make"], TaskRun, 4, validator)
     check_charts(sys.argv[1], ["gate"], GateRun, 1, validator)
+    check_charts(sys.argv[1], ["history", "show", "--store"], lambda: HistoryRun(sys.argv[1]), 2, validator)
     print("all charts are valid")
 
 
