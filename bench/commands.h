@@ -8,10 +8,12 @@ namespace dsa::bench {
 enum Exit {
   kFine = 0,
   kUserCanFix = 1,
+  kInconclusive = 2,
   kBug = 3,
   kGateFailed = 4,
   kNothingSelected = 5,
   kGoalMissed = 6,
+  kRegression = 6,
   kInterrupted = 130
 };
 
@@ -28,6 +30,9 @@ int steps(const CommandLine& line);
 /// Trains the baseline and the variants asked for (candidates, if none) briefly at the shortest length,
 /// and judges them by every audit.
 int audit(const CommandLine& line, const std::string& command);
+
+/// Compares two builds, round by round: docs/gate.md.
+int gate(const CommandLine& line, const std::string& command);
 
 /// Prints benchmarks, variants and backends, one line each.
 int list(const CommandLine& line);

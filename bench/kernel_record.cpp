@@ -72,7 +72,8 @@ Sample sample_of(const Session& session, const Checked& row, int64_t place,
 
 void put_metrics(Session& session, const Checked& row, const std::vector<double>& seconds) {
   auto labels = labels_of(row.kernel);
-  if (session.config.profile) labels["profiled"] = "true";
+  if (!session.label().empty()) labels[session.label()] = "true";
+  if (!session.config.kernels.checked) labels["unchecked"] = "true";
   const auto put = [&](const char* name, const char* unit, Better better,
                        std::vector<double> samples) {
     session.recorder->put(record::Metric{{name, unit, better}, labels, std::move(samples)});

@@ -5,6 +5,7 @@
 #include "bench/kernel_record.h"
 #include "harness/machine.h"
 #include "harness/memory.h"
+#include "harness/slowdown.h"
 
 #include <ATen/Parallel.h>
 
@@ -18,10 +19,6 @@ namespace dsa::bench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 class KernelRow : public Row {
  public:
@@ -146,6 +143,7 @@ void KernelRow::prepare(Session& session) {
 }
 
 void KernelRow::gate(const char* when, const InputSet& set, Session& session) {
+  if (!session.config.kernels.checked) return;
   const nvtx::Range range("correctness", nvtx::Category::kCorrectness, kernel_.problem.keys);
   const Verdict verdict = check(kernel_, set, session.config.kernels.checked_queries);
   worsen(verdict_, verdict);
@@ -176,7 +174,8 @@ void KernelRow::time(benchmark::State& state, Session& session) {
   const auto others = cpu_seconds_of_others();
   const std::clock_t cpu = std::clock();
   const auto start = Clock::now();
-  for (auto _ : state) call(kernel_, next_set());
+  const double factor = session.config.inject_slowdown;
+  for (auto _ : state) slowed(factor, [&] { call(kernel_, next_set()); });
   const double seconds = seconds_since(start);
   note_ = note_of(kernel_);
   const double cpu_seconds = static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
@@ -265,10 +264,10 @@ void KernelRow::record(Session& session) {
   if (const auto used = share_of(session, checked(), middle)) {
     ceiling = std::to_string(std::lround(used->percent)) + " % " + used->bound;
   }
-  if (!session.config.dry_run) {
+  if (!session.config.dry_run && session.config.kernels.checked) {
     if (const auto peak = peak_bytes([&] { call(kernel_, inputs_->sets.front()); })) {
       auto all = labels;
-      if (session.config.profile) all["profiled"] = "true";
+      if (!session.label().empty()) all[session.label()] = "true";
       const record::Quantity quantity{"peak_memory", "bytes", record::Quantity::Better::kLower};
       session.recorder->put(record::Metric{quantity, all, {*peak}});
       memory = std::to_string(std::lround(*peak / (1024 * 1024))) + " MiB";

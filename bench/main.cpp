@@ -32,6 +32,7 @@ int command(const std::vector<std::string>& argv) {
   std::string text;
   for (const auto& word : argv) text.append(text.empty() ? "" : " ").append(quoted(word));
   if (line.subcommand == "goals") return dsa::bench::goals(line, text);
+  if (line.subcommand == "gate") return dsa::bench::gate(line, text);
   if (line.subcommand == "audit") return dsa::bench::audit(line, text);
   return dsa::bench::run(line, text);
 }

@@ -17,6 +17,7 @@ TrainingJob job_of(const std::string& variant, int64_t length, uint64_t seed,
   job.model = config.model;
   job.train = config.train;
   job.task = config.task;
+  job.slowdown = config.inject_slowdown;
   return job;
 }
 

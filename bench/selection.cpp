@@ -2,6 +2,8 @@
 
 #include "bench/google.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -120,7 +122,24 @@ void initialise_google(const CommandLine& line, const RunConfig& config) {
           "_out_format, _format and others");
 }
 
+namespace {
+
+/// --kernels.iterations: calls a repetition makes, by id.
+std::map<std::string, int64_t> iterations_of(const std::string& file) {
+  if (file.empty()) return {};
+  std::ifstream in(file);
+  require(in.good(), "--kernels.iterations ", file, " cannot be read");
+  try {
+    return nlohmann::json::parse(in).get<std::map<std::string, int64_t>>();
+  } catch (const nlohmann::json::exception& error) {
+    throw Error("--kernels.iterations " + file + " is no {\"id\": calls}: " + error.what());
+  }
+}
+
+}  // namespace
+
 void register_rows(const Rows& rows, Session& session) {
+  const auto iterations = iterations_of(session.config.kernels.iterations);
   for (const auto& owned : rows) {
     Row* row = owned.get();
     auto* registered = benchmark::RegisterBenchmark(
@@ -130,6 +149,8 @@ void register_rows(const Rows& rows, Session& session) {
       registered->Unit(benchmark::kMillisecond);
     } else {
       registered->UseRealTime()->Unit(benchmark::kMicrosecond);
+      const auto frozen = iterations.find(row->id);
+      if (frozen != iterations.end() && frozen->second > 0) registered->Iterations(frozen->second);
     }
   }
 }

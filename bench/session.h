@@ -9,6 +9,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <optional>
@@ -29,7 +30,11 @@ struct Session {
   bool gate_failed = false, seed_failed = false;
   int failed_audits = 0;
 
-  std::string label() const { return config.profile ? "profiled" : ""; }
+  /// Why the run's times are none to compare, or empty.
+  std::string label() const {
+    if (config.profile) return "profiled";
+    return config.inject_slowdown > 1 ? "slowed" : "";
+  }
 };
 
 /// One row. run() is called once for every repetition (and calibration probe); finish() once after
@@ -65,6 +70,10 @@ std::vector<std::string> selected_variants(const RunConfig& config);
 /// Ctrl-C: the first asks to stop after the current repetition or step, the second kills.
 void catch_interrupts();
 bool stop_requested();
+
+inline double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
 
 /// First line of what went wrong, without torch's backtrace.
 std::string sentence_of(const std::exception& error);

@@ -1,7 +1,7 @@
 #include "harness/config_cli.h"
 
 #include "harness/config_text.h"
-#include "harness/record/record.h"
+#include "harness/record/gate.h"
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -99,10 +99,16 @@ std::string reason_not_boolean(const std::string& text) {
   return "it takes true or false, not \"" + text + "\"";
 }
 
+/// What is enough on the command line: --data for --data.path, --base for --gate.base.
+std::string short_form(const std::string& name) {
+  if (name == "data.path") return ",--data";
+  if (name.starts_with("gate.") && name != "gate.seed") return ",--" + name.substr(5);
+  return "";
+}
+
 template <class T>
 void add_option(CLI::App& app, const std::string& name, T& field, const std::string& help) {
-  // The text file is --data.path everywhere; on the command line --data is enough.
-  const std::string flags = "--" + name + (name == "data.path" ? ",--data" : "");
+  const std::string flags = "--" + name + short_form(name);
   CLI::Option* option = nullptr;
   [[maybe_unused]] const auto read = [&field, name](const CLI::results_t& words) {
     config_text::read("--" + name, words, field);
@@ -173,6 +179,8 @@ CommandLine parse_command_line(const std::vector<std::string>& argv) {
       ->fallthrough();
   app.add_subcommand("audit", "train briefly and judge whether the experiment may be believed")
       ->fallthrough();
+  app.add_subcommand("gate", "compare two builds of dsa-bench: is --head slower than --base?")
+      ->fallthrough();
   app.add_subcommand("list", "print every benchmark, variant and backend")->fallthrough();
   app.set_config("--config", "",
                  "TOML file of these settings: [train] steps = 3 or train.steps = 3");
@@ -192,7 +200,7 @@ CommandLine parse_command_line(const std::vector<std::string>& argv) {
   } catch (const CLI::ParseError& error) {
     throw one_sentence(error.what());
   }
-  for (const char* command : {"list", "goals", "steps", "audit"}) {
+  for (const char* command : {"list", "goals", "steps", "audit", "gate"}) {
     if (app.got_subcommand(command)) line.subcommand = command;
   }
   // The same setting under its other name, recorded so that --resume goes on with the same rows.
@@ -249,14 +257,16 @@ RunConfig run_config_from_json(const std::string& json) {
 }
 
 RunConfig recorded_config(const std::filesystem::path& folder) {
-  const auto file = folder / "record.json";
+  const bool gate = std::filesystem::exists(folder / "verdict.json");
+  const auto file = folder / (gate ? "verdict.json" : "record.json");
   std::ifstream in(file);
   require(in.good(), "--resume ", folder.string(),
           " holds no record.json; give the folder of a run");
   std::stringstream text;
   text << in.rdbuf();
   try {
-    const std::string config = record::from_json(text.str()).config_json;
+    const std::string config = gate ? record::gate_from_json(text.str()).config_json
+                                    : record::from_json(text.str()).config_json;
     require(!config.empty(), "it has no configuration; give the folder of a run");
     return run_config_from_json(config);
   } catch (const std::exception& error) {

@@ -11,7 +11,7 @@ namespace dsa {
 
 struct CommandLine {
   RunConfig config;
-  std::string subcommand = "run";            ///< run | list | goals | steps | audit
+  std::string subcommand = "run";            ///< run | list | goals | steps | audit | gate
   std::vector<std::string> benchmark_flags;  ///< --benchmark_*, untouched: Google Benchmark's
   std::optional<std::string> help;           ///< the text of --help, if it was asked for
 };

@@ -88,6 +88,8 @@ void check(const KernelConfig& c) {
         std::pair{"input-memory", c.input_memory}}) {
     require(value > 0, "--kernels.", field, " is ", value, "; it must be more than 0");
   }
+  require(c.checked || !c.iterations.empty(),
+          "--kernels.checked is off, so nothing would say that the results are right; leave it on");
 }
 
 bool asks_for(const RunConfig& c, const char* suite) {
@@ -125,6 +127,8 @@ void check(const RunConfig& c) {
   check_lists_unique(c, "");
   require(c.threads >= 0 && c.threads <= 4096, "--threads is ", c.threads,
           "; it must be between 0 (torch's choice) and 4096");
+  require(c.inject_slowdown >= 1, "--inject-slowdown is ", c.inject_slowdown,
+          "; it must be at least 1");
   for (const auto& name : c.variants) variant(name);
   if (asks_for(c, "kernels")) check(c.kernels);
   if (!asks_for(c, "training") && !asks_for(c, "anatomy")) return;

@@ -2,6 +2,7 @@
 // record's JSON are made from the field lists (config_cli.h); check() refuses before anything runs.
 #pragma once
 #include "harness/data.h"
+#include "harness/gate_config.h"
 #include "harness/task.h"
 #include "harness/trainer.h"
 
@@ -36,6 +37,8 @@ struct KernelConfig {
   double input_memory = 256;
   int64_t checked_queries = 32;
   bool ceilings = true;
+  std::string iterations;
+  bool checked = true;
   uint64_t seed = 1;
 };
 
@@ -45,7 +48,7 @@ void visit_fields(C& c, V&& v) {
   auto& [families, passes, backends, lengths, queries, top_k, heads, kv_heads, widths, v_width,
          values, index_heads, index_widths, dtypes, scores, captured_weights, captured_layer,
          repetitions, min_time, row_budget, call_budget, memory_budget, input_sets, input_memory,
-         checked_queries, ceilings, seed] = c;
+         checked_queries, ceilings, iterations, checked, seed] = c;
   v("families", families, "operations to measure, as `dsa-bench list` names them; empty = all");
   v("passes", passes, "fwd, fwdbwd");
   v("backends", backends, "rows of the backend table; empty = all");
@@ -83,6 +86,10 @@ void visit_fields(C& c, V&& v) {
     "queries compared with float64 at the start, middle and end of a large row");
   v("ceilings", ceilings,
     "measure the machine's peak rates first (a second); rows then show how much of them they use");
+  v("iterations", iterations,
+    "JSON file {\"id\": calls}: calls a repetition makes, instead of finding out (the gate's)");
+  v("checked", checked,
+    "compare with float64 and measure memory; off only where --kernels.iterations is given");
   v("seed", seed, "of all kernel inputs");
 }
 
@@ -116,6 +123,7 @@ struct RunConfig {
   bool profile = false;
   int64_t threads = 0;
   std::string isa = "auto";
+  double inject_slowdown = 1;
   bool strict = false;
   bool quiet = false;
   KernelConfig kernels;
@@ -125,13 +133,15 @@ struct RunConfig {
   ModelConfig model;
   TrainConfig train;
   AuditConfig audit;
+  GateConfig gate;
 };
 
 template <class C, class V>
   requires is_a<C, RunConfig>
 void visit_fields(C& c, V&& v) {
   auto& [lengths, variants, seeds, suites, out, resume, goals, filter, select, dry_run, profile,
-         threads, isa, strict, quiet, kernels, data, task, attention, model, train, audit] = c;
+         threads, isa, inject_slowdown, strict, quiet, kernels, data, task, attention, model, train,
+         audit, gate] = c;
   v("lengths", lengths,
     "tokens L of training rows, and of kernel rows unless --kernels.lengths is given");
   v("variants", variants,
@@ -150,6 +160,8 @@ void visit_fields(C& c, V&& v) {
   v("threads", threads, "CPU threads of torch and our kernels; 0 = torch's choice");
   v("isa", isa,
     "instruction set of the cpu backend: auto, portable, avx2, avx512, avx512bf16, amx");
+  v("inject-slowdown", inject_slowdown,
+    "every call and step takes this many times as long: to see whether the gate notices");
   v("strict", strict, "a failed training seed or audit makes the exit code 4, a missed goal 6");
   v("quiet", quiet, "no progress line, no table");
   v("kernels", kernels, "kernel benchmarks");
@@ -159,6 +171,7 @@ void visit_fields(C& c, V&& v) {
   v("model", model, "transformer");
   v("train", train, "training loop");
   v("audit", audit, "audits");
+  v("gate", gate, "comparison of two binaries");
 }
 
 /// @throws Error naming the field, its value and what it may be; nothing has been measured then.

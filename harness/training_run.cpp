@@ -3,6 +3,7 @@
 #include "harness/corpus_facts.h"
 #include "harness/denormals.h"
 #include "harness/memory.h"
+#include "harness/slowdown.h"
 #include "harness/stage_trace.h"
 
 #include <ATen/ops/arange.h>
@@ -96,7 +97,7 @@ class Run {
   void train() {
     while (trainer_->steps_done() < job_.train.steps) {
       if (stop()) return save();
-      result_.steps.push_back(trainer_->step());
+      result_.steps.push_back(slowed_step());
       const int64_t done = trainer_->steps_done();
       if (hooks_.on_step) hooks_.on_step(result_.steps.back());
       if (done == job_.train.steps) break;
@@ -108,6 +109,15 @@ class Run {
     judge_untrained();
     if (hooks_.on_finish) hooks_.on_finish(trainer_->model());
     result_.finished = true;
+  }
+
+  StepResult slowed_step() {
+    StepResult step;
+    const auto start = std::chrono::steady_clock::now();
+    slowed(job_.slowdown, [&] { step = trainer_->step(); });
+    const std::chrono::duration<double> all = std::chrono::steady_clock::now() - start;
+    if (job_.slowdown > 1) step.seconds = all.count();
+    return step;
   }
 
   static bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }

@@ -18,6 +18,7 @@ struct TrainingJob {
   ModelConfig model;
   TrainConfig train;
   TaskConfig task;
+  double slowdown = 1;               ///< harness/slowdown.h
   std::filesystem::path checkpoint;  ///< empty: none written; existing: continued from
 };
 

@@ -72,11 +72,12 @@ std::vector<Text> warnings(const record::Run& run, const TrainingView& training)
   if (!training.empty()) {
     for (Text& text : control_warnings(run, training)) out.push_back(std::move(text));
   }
-  int missing = 0, all = 0, profiled = 0, watched = 0, busy = 0;
+  int missing = 0, all = 0, profiled = 0, slowed = 0, watched = 0, busy = 0;
   for (const record::Metric& metric : run.metrics) {
     watched += metric.quantity.name == words::kOtherCpus;
     busy += metric.labels.contains("busy");
     profiled += metric.labels.contains("profiled");
+    slowed += metric.labels.contains("slowed");
     const Summary s = summarise(metric.samples);
     missing += s.missing;
     all += s.missing + s.n;
@@ -88,6 +89,10 @@ std::vector<Text> warnings(const record::Run& run, const TrainingView& training)
   if (profiled > 0) {
     out.push_back(
         "This run was made with --profile: its times carry the profiler and are no result.");
+  }
+  if (slowed > 0) {
+    out.push_back(
+        "This run was slowed on purpose (--inject-slowdown): its times are no result.");
   }
   if (busy > 0) {
     out.push_back(

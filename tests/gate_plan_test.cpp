@@ -14,7 +14,7 @@ using Catch::Matchers::WithinRel;
 
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kNothing = std::numeric_limits<double>::quiet_NaN();
 
 /// Every row takes a second, but those of an arm times its factor.
 Times times_of(const Plan& plan, const Round& round, std::array<double, 4> factor) {
@@ -68,7 +68,7 @@ TEST_CASE("a verdict needs both the interval and the effect", "[gate]") {
   for (size_t i = 0; i < 3; ++i) mixed[i] = -0.01;  // the third smallest is below 0
   CHECK(verdict(mixed) == "inconclusive");
   CHECK(verdict({}) == "inconclusive");
-  CHECK(judged({kNaN, 0.05}, 0.01, 0.03).rounds == 1);
+  CHECK(judged({kNothing, 0.05}, 0.01, 0.03).rounds == 1);
   CHECK_THAT(judged(slower, 0.01, 0.03).ratio, WithinRel(std::exp(0.05), 1e-12));
 }
 
@@ -166,7 +166,7 @@ TEST_CASE("a round that failed to time an arm does not count for it", "[gate]") 
   Plan plan({{"a", 0.03}}, {}, 1);
   for (int i = 0; i < 15; ++i) {
     Times times = times_of(plan, *plan.next(), {1, 1, 1, 1.1});
-    if (i == 3) times[1][0] = kNaN;
+    if (i == 3) times[1][0] = kNothing;
     plan.add(times);
   }
   CHECK(plan.rounds_to_look() == 1);

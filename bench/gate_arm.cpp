@@ -1,0 +1,215 @@
+#include "bench/gate_arm.h"
+
+#include "harness/config_cli.h"
+#include "harness/config_text.h"
+#include "harness/recorder.h"
+#include "harness/sha256.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <elf.h>
+#include <fstream>
+#include <sstream>
+
+namespace dsa::bench {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string bytes_of(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  require(in.good(), file.string(), " cannot be read; give the path of a dsa-bench");
+  std::stringstream bytes;
+  bytes << in.rdbuf();
+  return bytes.str();
+}
+
+/// The section .text of a 64-bit ELF file; all of any other file (a script around a binary, say).
+std::string_view machine_code(const std::string& file) {
+  Elf64_Ehdr head;
+  if (file.size() < sizeof head || std::memcmp(file.data(), ELFMAG, SELFMAG) != 0) return file;
+  std::memcpy(&head, file.data(), sizeof head);
+  if (head.e_ident[EI_CLASS] != ELFCLASS64) return file;
+  const auto section = [&](size_t index) {
+    Elf64_Shdr out{};
+    const size_t at = head.e_shoff + index * sizeof out;
+    if (at + sizeof out <= file.size()) std::memcpy(&out, file.data() + at, sizeof out);
+    return out;
+  };
+  const Elf64_Shdr names = section(head.e_shstrndx);
+  for (size_t i = 0; i < head.e_shnum; ++i) {
+    const Elf64_Shdr one = section(i);
+    const size_t name = names.sh_offset + one.sh_name;
+    if (name + 6 > file.size() || std::strcmp(file.data() + name, ".text") != 0) continue;
+    if (one.sh_offset + one.sh_size > file.size()) break;
+    return std::string_view(file).substr(one.sh_offset, one.sh_size);
+  }
+  return file;
+}
+
+/// Google Benchmark lists a row with what it appends: "/real_time", "/iterations:1/...".
+std::string without_suffixes(std::string name) {
+  for (;;) {
+    const size_t slash = name.rfind('/');
+    if (slash == std::string::npos) return name;
+    const std::string last = name.substr(slash + 1);
+    const bool appended = last == "real_time" || last == "manual_time" || last == "process_time" ||
+                          last.starts_with("iterations:") || last.starts_with("repeats:") ||
+                          last.starts_with("min_time:") || last.starts_with("min_warmup_time:");
+    if (!appended) return name;
+    name.resize(slash);
+  }
+}
+
+/// The run's folder below `place`: the only one.
+fs::path run_folder(const fs::path& place) {
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(place, none)) {
+    if (entry.is_directory()) return entry.path();
+  }
+  return {};
+}
+
+/// Numbers of a part of the row (a layer, a stage) are none of the row's.
+bool of_a_part(const record::Metric& metric) {
+  for (const char* label : {"layer", "stage", "depth"}) {
+    if (metric.labels.contains(label)) return true;
+  }
+  return false;
+}
+
+void read_metrics(const fs::path& file, RunFacts& facts) {
+  const record::Run run = record::from_json(bytes_of(file));
+  for (const record::Metric& metric : run.metrics) {
+    const auto id = metric.labels.find("id");
+    if (id == metric.labels.end() || metric.samples.empty() || of_a_part(metric)) continue;
+    RowFacts& row = facts[id->second];
+    row.level = metric.labels.at("level");
+    if (row.labels.empty()) row.labels = metric.labels;
+    const double middle = median(metric.samples);
+    row.numbers.emplace(metric.quantity.name, std::pair{metric.quantity, middle});
+    if (metric.quantity.name == "time" || metric.quantity.name == "step_time") row.seconds = middle;
+  }
+}
+
+}  // namespace
+
+Binary binary_of(const std::string& name, const std::string& path) {
+  const std::string file = bytes_of(path);
+  const std::string_view code = machine_code(file);
+  Sha256 hash;
+  hash.add(code.data(), code.size());
+  return {{name, fs::absolute(path).string(), "", hash.hex()}, 1};
+}
+
+std::vector<std::string> settings_of(const RunConfig& config) {
+  std::vector<std::pair<std::string, std::string>> usual;
+  const RunConfig defaults;
+  for_each_field(defaults, "", [&](const std::string& name, const auto& field, const char*) {
+    usual.emplace_back(name, config_text::shown(field));
+  });
+  std::vector<std::string> flags;
+  size_t at = 0;
+  for_each_field(config, "", [&](const std::string& name, const auto& field, const char*) {
+    const std::string value = config_text::shown(field), &before = usual[at++].second;
+    for (const char* own : {"out", "resume", "filter", "select", "quiet", "strict", "goals",
+                            "inject-slowdown", "dry-run", "profile"}) {
+      if (name == own) return;
+    }
+    if (name.starts_with("gate.") || value == before) return;
+    flags.push_back("--" + name + "=" + value);
+  });
+  return flags;
+}
+
+ArmRunner::ArmRunner(const RunConfig& config, fs::path folder)
+    : settings_(settings_of(config)),
+      folder_(std::move(folder)),
+      cores_(cores_of(config.gate.cores)),
+      seconds_(dsa::seconds_of("--gate.time-limit", config.gate.time_limit)) {
+  for (const char* flag : {"--quiet", "--kernels.ceilings=false", "--audit.with-training=false"}) {
+    settings_.emplace_back(flag);
+  }
+  if (!config.filter.empty()) selection_.push_back("--filter=" + config.filter);
+  for (const auto& term : config.select) selection_.push_back("--select=" + term);
+}
+
+ProcessOptions ArmRunner::options(const fs::path& where) const {
+  fs::create_directories(where);
+  return {cores_, seconds_, where / "stdout", where / "stderr"};
+}
+
+std::vector<std::string> ArmRunner::rows(const Binary& binary) const {
+  const fs::path where = folder_ / ("list-" + binary.arm.name);
+  std::vector<std::string> argv = {binary.arm.path};
+  argv.insert(argv.end(), settings_.begin(), settings_.end());
+  argv.insert(argv.end(), selection_.begin(), selection_.end());
+  argv.push_back("--benchmark_list_tests=true");
+  const Ended ended = run_process(argv, options(where));
+  if (ended.stopped) return {};
+  require(ended.code == 0 || ended.code == 5, binary.arm.name, " (", binary.arm.path,
+          ") cannot list its benchmarks: it ", ended.shown());
+  std::vector<std::string> names;
+  std::ifstream in(where / "stdout");
+  for (std::string line; std::getline(in, line);) {
+    const std::string name = without_suffixes(line);
+    if (name.find('/') != std::string::npos) names.push_back(name);
+  }
+  fs::remove_all(where);
+  return names;
+}
+
+ArmRunner::Result ArmRunner::measure(const Binary& binary, const std::vector<std::string>& rows,
+                                     const std::vector<std::string>& more,
+                                     const std::string& place) const {
+  const fs::path where = folder_ / place;
+  fs::remove_all(where);
+  std::string ids;
+  for (const auto& row : rows) ids += (ids.empty() ? "" : "|") + row;
+  std::vector<std::string> argv = {binary.arm.path};
+  argv.insert(argv.end(), settings_.begin(), settings_.end());
+  argv.insert(argv.end(), more.begin(), more.end());
+  argv.insert(argv.end(), {"--select=id=" + ids, "--out=" + where.string()});
+  if (binary.slowdown > 1) {
+    argv.push_back("--inject-slowdown=" + std::to_string(binary.slowdown));
+  }
+  Result result;
+  result.ended = run_process(argv, options(where));
+  result.facts = facts_in(place);
+  // 1 says that the settings were refused, before anything ran.
+  require(result.ended.code != 1, binary.arm.name, " (", binary.arm.path,
+          ") refuses the settings: ", result.ended.words);
+  return result;
+}
+
+RunFacts ArmRunner::facts_in(const std::string& place) const {
+  RunFacts facts;
+  const fs::path folder = run_folder(folder_ / place);
+  if (folder.empty() || !fs::exists(folder / "record.json")) return facts;
+  read_metrics(folder / "record.json", facts);
+  if (fs::exists(folder / "failures.json")) {
+    for (const auto& failure : record::failures_from_json(bytes_of(folder / "failures.json"))) {
+      facts[failure.id].status = failure.status, facts[failure.id].reason = failure.reason;
+    }
+  }
+  for (const std::string& line : whole_lines(folder / "samples.jsonl")) {
+    const auto sample = nlohmann::json::parse(line, nullptr, false);
+    if (!sample.is_object() || sample.value("type", "") != "sample") continue;
+    facts[sample.value("id", "")].iterations = sample.value("iterations", int64_t{0});
+  }
+  return facts;
+}
+
+std::string ArmRunner::git_in(const std::string& place) const {
+  const fs::path folder = run_folder(folder_ / place);
+  if (folder.empty() || !fs::exists(folder / "record.json")) return "";
+  const record::Run run = record::from_json(bytes_of(folder / "record.json"));
+  const auto git = run.build.find("git");
+  const auto dirty = run.build.find("dirty");
+  if (git == run.build.end()) return "";
+  return git->second + (dirty != run.build.end() && dirty->second == "true" ? "-dirty" : "");
+}
+
+}  // namespace dsa::bench

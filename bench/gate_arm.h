@@ -1,0 +1,62 @@
+// A binary under comparison: what it says of itself, which rows it has, and the numbers of one of its
+// runs. All of it through its command line and the files of a run, so any commit's binary will do.
+#pragma once
+#include "bench/gate_process.h"
+#include "harness/record/gate.h"
+#include "harness/run_config.h"
+
+#include <map>
+#include <optional>
+
+namespace dsa::bench {
+
+/// What one run says of one row.
+struct RowFacts {
+  std::string level;
+  std::map<std::string, std::string> labels;
+  std::map<std::string, std::pair<record::Quantity, double>> numbers;  ///< medians, by quantity
+  std::optional<double> seconds;                                       ///< of a call, or of a step
+  int64_t iterations = 0;                                              ///< calls of a repetition
+  std::string status, reason;                                          ///< of failures.json
+};
+using RunFacts = std::map<std::string, RowFacts>;
+
+struct Binary {
+  record::GateArm arm;
+  double slowdown = 1;
+};
+
+/// Path, hash of its machine code. @throws Error if there is no such file.
+Binary binary_of(const std::string& name, const std::string& path);
+
+/// Flags for every setting that is not the default, without the gate's own.
+std::vector<std::string> settings_of(const RunConfig& config);
+
+class ArmRunner {
+ public:
+  ArmRunner(const RunConfig& config, std::filesystem::path folder);
+
+  /// Names of the rows that the configuration selects. @throws Error if it refuses the configuration.
+  std::vector<std::string> rows(const Binary& binary) const;
+
+  struct Result {
+    Ended ended;
+    RunFacts facts;
+  };
+  /// Runs the rows once, with `more` flags, in `place` below the gate's folder (emptied before).
+  Result measure(const Binary& binary, const std::vector<std::string>& rows,
+                 const std::vector<std::string>& more, const std::string& place) const;
+  /// What an earlier measure() left in `place`.
+  RunFacts facts_in(const std::string& place) const;
+  std::string git_in(const std::string& place) const;  ///< the commit it was built from, or empty
+
+ private:
+  ProcessOptions options(const std::filesystem::path& where) const;
+  std::vector<std::string> settings_;
+  std::vector<std::string> selection_;
+  std::filesystem::path folder_;
+  std::vector<int> cores_;
+  double seconds_;
+};
+
+}  // namespace dsa::bench

@@ -1,0 +1,83 @@
+#include "bench/gate_checks.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+namespace dsa::bench {
+namespace {
+
+using Better = record::Quantity::Better;
+
+std::string verdict_of(const record::GateCheck& check) {
+  const bool both_nan = std::isnan(check.base) && std::isnan(check.head);
+  if (both_nan || std::abs(check.head - check.base) <= check.tolerance) return "same";
+  if (!std::isfinite(check.head)) return "worse";
+  const bool grew = check.head > check.base;
+  return grew == (check.quantity.better == Better::kHigher) ? "better" : "worse";
+}
+
+/// All that follows the family: what remains when a family is renamed.
+std::string axes_of(const std::string& id) {
+  return id.substr(std::min(id.size(), id.find('/')));
+}
+
+}  // namespace
+
+std::vector<record::GateCheck> checks_of(const RowFacts& base, const RowFacts& head,
+                                         const std::vector<Tolerance>& tolerances) {
+  std::vector<record::GateCheck> checks;
+  for (const Tolerance& tolerance : tolerances) {
+    const auto b = base.numbers.find(tolerance.quantity), h = head.numbers.find(tolerance.quantity);
+    if (b == base.numbers.end() || h == head.numbers.end()) continue;
+    record::GateCheck check;
+    check.quantity = b->second.first;
+    check.base = b->second.second, check.head = h->second.second;
+    check.tolerance = tolerance.amount * (tolerance.relative ? std::abs(check.base) : 1);
+    check.verdict = verdict_of(check);
+    checks.push_back(std::move(check));
+  }
+  return checks;
+}
+
+std::vector<RowPair> paired_rows(const std::vector<std::string>& base,
+                                 const std::vector<std::string>& head,
+                                 const std::vector<std::string>& renamed) {
+  std::map<std::string, std::string> new_name;
+  for (const std::string& text : renamed) {
+    const size_t equals = text.find('=');
+    new_name[text.substr(0, equals)] = text.substr(equals + 1);
+  }
+  const std::set<std::string> in_base(base.begin(), base.end()), in_head(head.begin(), head.end());
+  for (const auto& [from, to] : new_name) {
+    require(in_base.contains(from), "--renamed names ", from, ", which base does not have");
+    require(in_head.contains(to), "--renamed names ", to, ", which head does not have");
+  }
+  std::vector<RowPair> rows;
+  std::set<std::string> taken;
+  for (const std::string& id : base) {
+    const auto renamed_to = new_name.find(id);
+    const std::string& there = renamed_to == new_name.end() ? id : renamed_to->second;
+    const bool found = in_head.contains(there);
+    rows.push_back({id, found ? there : ""});
+    if (found) taken.insert(there);
+  }
+  for (const std::string& id : head) {
+    if (!taken.contains(id)) rows.push_back({"", id});
+  }
+  return rows;
+}
+
+std::string reason_alone(const RowPair& row, const std::vector<RowPair>& all) {
+  const bool missing = row.head.empty();
+  for (const RowPair& other : all) {
+    const std::string& candidate = missing ? other.head : other.base;
+    const bool alone = missing ? other.base.empty() : other.head.empty();
+    if (!alone || axes_of(candidate) != axes_of(row.id())) continue;
+    const std::string from = missing ? row.base : candidate, to = missing ? candidate : row.head;
+    return "perhaps renamed: --renamed " + from + "=" + to + " compares them";
+  }
+  return missing ? "head does not have it" : "base does not have it";
+}
+
+}  // namespace dsa::bench

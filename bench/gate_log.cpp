@@ -1,0 +1,66 @@
+#include "bench/gate_log.h"
+
+#include "attention/fields.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace dsa::bench {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+}  // namespace
+
+GateLog::GateLog(const std::filesystem::path& folder, std::vector<std::string> ids)
+    : file_(folder / "gate.jsonl"), ids_(std::move(ids)) {
+  lines_ = std::make_unique<JsonLines>(file_);
+}
+
+std::vector<PlayedRound> GateLog::earlier() const {
+  std::vector<PlayedRound> rounds;
+  const auto row_of = [&](const std::string& id) {
+    const auto found = std::find(ids_.begin(), ids_.end(), id);
+    require(found != ids_.end(), file_.string(), " has a row ", id,
+            ", which this gate does not; start a new gate");
+    return static_cast<size_t>(found - ids_.begin());
+  };
+  for (const std::string& line : whole_lines(file_)) {
+    const Json in = Json::parse(line, nullptr, false);
+    if (!in.is_object() || in.value("type", "") != "round") continue;
+    PlayedRound& round = rounds.emplace_back();
+    round.seconds = in.value("seconds", 0.0);
+    for (size_t arm = 0; arm < round.times.size(); ++arm) {
+      round.times[arm].assign(ids_.size(), std::numeric_limits<double>::quiet_NaN());
+      const auto of_arm = in["times"].find(gate::kArmNames[arm]);
+      if (of_arm == in["times"].end()) continue;
+      for (const auto& [id, seconds] : of_arm->items()) round.times[arm][row_of(id)] = seconds;
+    }
+    for (const Json& one : in["excluded"]) {
+      round.excluded.push_back({row_of(one["id"]), one["verdict"], one["reason"]});
+    }
+  }
+  return rounds;
+}
+
+void GateLog::add(const PlayedRound& round) {
+  Json times = Json::object(), excluded = Json::array();
+  for (size_t arm = 0; arm < round.times.size(); ++arm) {
+    for (size_t row = 0; row < ids_.size(); ++row) {
+      const double seconds = round.times[arm][row];
+      if (std::isfinite(seconds)) times[gate::kArmNames[arm]][ids_[row]] = seconds;
+    }
+  }
+  for (const Exclusion& one : round.excluded) {
+    excluded.push_back({{"id", ids_[one.row]}, {"verdict", one.verdict}, {"reason", one.reason}});
+  }
+  lines_->write(
+      Json(
+          {{"type", "round"}, {"seconds", round.seconds}, {"times", times}, {"excluded", excluded}})
+          .dump());
+}
+
+}  // namespace dsa::bench

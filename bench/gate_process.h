@@ -1,0 +1,32 @@
+// One process of the gate: pinned, watched, its output kept.
+#pragma once
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace dsa::bench {
+
+struct ProcessOptions {
+  std::vector<int> cores;          ///< empty: as this process
+  double seconds = 600;            ///< after which it is killed
+  std::filesystem::path out, err;  ///< receive its output
+};
+
+struct Ended {
+  int code = -1;         ///< of exit(), or -1
+  int signal = 0;        ///< that ended it
+  bool hung = false;     ///< killed by us after options.seconds
+  bool stopped = false;  ///< killed by us because a stop was asked for
+  std::string words;     ///< the last lines of its stderr, in one
+
+  bool crashed() const { return signal != 0 || hung || code > 5; }
+  std::string shown() const;  ///< "ended by signal 11 (Segmentation fault): ..."
+};
+
+/// Runs argv[0] and waits. @throws Error if it cannot be started.
+Ended run_process(const std::vector<std::string>& argv, const ProcessOptions& options);
+
+/// "0,2-4" as {0, 2, 3, 4}; empty for "". @throws Error for what is no list or not usable.
+std::vector<int> cores_of(const std::string& text);
+
+}  // namespace dsa::bench

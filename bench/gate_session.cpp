@@ -1,0 +1,370 @@
+#include "bench/gate_session.h"
+
+#include "bench/commands.h"
+#include "bench/session.h"
+#include "harness/machine.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <sstream>
+
+namespace dsa::bench {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+/// A verdict that was reached without timing.
+bool settled(const record::GateRow& row) {
+  return !row.verdict.empty();
+}
+
+record::GateVerdict read_verdict(const fs::path& folder) {
+  std::ifstream in(folder / "verdict.json");
+  std::stringstream text;
+  text << in.rdbuf();
+  return record::gate_from_json(text.str());
+}
+
+fs::path new_folder(const std::string& out, const std::string& id) {
+  fs::path folder = fs::path(out) / id;
+  for (int i = 2; fs::exists(folder); ++i) folder = fs::path(out) / (id + "-" + std::to_string(i));
+  std::error_code failed;
+  fs::create_directories(folder, failed);
+  require(!failed, "--out ", out, " cannot be written: ", failed.message());
+  return folder;
+}
+
+fs::path folder_of(const RunConfig& config) {
+  if (!config.resume.empty()) return config.resume;
+  return new_folder(config.out, stamp_of(utc_now()) + "-gate");
+}
+
+}  // namespace
+
+GateSession::GateSession(const RunConfig& config, const std::string& command)
+    : config_(config),
+      folder_(folder_of(config)),
+      runner_(config, folder_),
+      base_(binary_of("base", config.gate.base)),
+      head_(binary_of("head", config.gate.head)),
+      progress_(config.quiet) {
+  const GateConfig& gate = config.gate;
+  if (!config.resume.empty()) {
+    const record::GateVerdict before = read_verdict(folder_);
+    for (size_t i = 0; i < before.arms.size(); ++i) {
+      const Binary& now = i == 0 ? base_ : head_;
+      require(before.arms[i].text_hash == now.arm.text_hash, "--resume ", config.resume,
+              " timed another ", now.arm.name, ": ", now.arm.path,
+              " has changed since; start a new gate");
+    }
+    verdict_.started = before.started;
+  }
+  head_.slowdown = config.inject_slowdown;
+  same_build_ =
+      base_.arm.text_hash == head_.arm.text_hash && !gate.time_equal && config.inject_slowdown <= 1;
+  verdict_.id = folder_.filename().string();
+  verdict_.command = command;
+  if (verdict_.started.empty()) verdict_.started = utc_now();
+  verdict_.alpha = gate.alpha;
+  verdict_.micro_effect = share_of("--gate.min-effect", gate.min_effect);
+  verdict_.macro_effect = share_of("--gate.macro-min-effect", gate.macro_min_effect);
+  verdict_.slowdown = gate.certificate ? gate.certificate_slowdown : 1;
+  verdict_.budget = dsa::seconds_of("--gate.budget", gate.budget);
+  verdict_.machine = machine_facts();
+  verdict_.config_json = to_json(config);
+  verdict_.arms = {base_.arm, head_.arm};
+  write();
+}
+
+record::GateVerdict GateSession::run() {
+  prepare();
+  if (!stop_requested()) {
+    judge_untimed();
+    choose_timed();
+    play();
+  }
+  conclude();
+  return verdict_;
+}
+
+void GateSession::prepare() {
+  progress_.start(2);
+  const auto base_rows = runner_.rows(base_), head_rows = runner_.rows(head_);
+  pairs_ = paired_rows(base_rows, head_rows, config_.gate.renamed);
+  base_facts_ = checked(base_, base_rows);
+  head_facts_ = checked(head_, head_rows);
+  verdict_.arms = {base_.arm, head_.arm};
+  write();
+}
+
+/// Runs every row once, with its checks. A row that ends the process is left out, and the rest go on.
+RunFacts GateSession::checked(Binary& binary, const std::vector<std::string>& rows) {
+  const std::string place = "check-" + binary.arm.name;
+  const fs::path cache = folder_ / (place + ".done");
+  RunFacts all;
+  std::vector<std::string> left = rows;
+  progress_.begin("checks of " + binary.arm.name);
+  Binary unslowed = binary;
+  unslowed.slowdown = 1;
+  for (int part = 0; !left.empty() && !stop_requested(); ++part) {
+    const std::string where = place + "-" + std::to_string(part);
+    const bool before = fs::exists(folder_ / (where + ".done"));
+    ArmRunner::Result result;
+    if (before) {
+      result.facts = runner_.facts_in(where);
+    } else {
+      result = runner_.measure(unslowed, left, {"--kernels.repetitions=1"}, where);
+    }
+    if (result.ended.stopped) return all;
+    binary.arm.git = runner_.git_in(where);
+    const auto known = [&](const std::string& id) {
+      const auto found = result.facts.find(id);
+      return found != result.facts.end() &&
+             (found->second.seconds || !found->second.status.empty());
+    };
+    const auto culprit = std::find_if_not(left.begin(), left.end(), known);
+    if (culprit != left.end()) {
+      RowFacts& row = result.facts[*culprit];
+      row.status = result.ended.hung ? "hung" : result.ended.crashed() ? "crashed" : "failed";
+      row.reason = binary.arm.name + " " + result.ended.shown();
+    } else if (!before) {
+      std::ofstream(folder_ / (where + ".done")) << "\n";
+    }
+    for (const auto& [id, facts] : result.facts) all[id] = facts;
+    std::erase_if(left, known);
+  }
+  progress_.end();
+  return all;
+}
+
+void GateSession::judge_untimed() {
+  const auto tolerances = tolerances_of(config_.gate);
+  for (const RowPair& pair : pairs_) {
+    record::GateRow& row = verdict_.rows.emplace_back();
+    row.id = pair.id();
+    row.base_seconds = std::numeric_limits<double>::quiet_NaN();
+    if (pair.base.empty() || pair.head.empty()) {
+      row.verdict = pair.base.empty() ? "new" : "missing";
+      row.reason = reason_alone(pair, pairs_);
+      const RunFacts& facts = pair.base.empty() ? head_facts_ : base_facts_;
+      const auto found = facts.find(pair.id());
+      if (found == facts.end()) continue;
+      row.level = found->second.level;
+      if (pair.base.empty() && !found->second.status.empty()) {
+        row.reason = "base does not have it; in head it " + found->second.status + ": " +
+                     found->second.reason;
+      }
+      continue;
+    }
+    const RowFacts &base = base_facts_[pair.base], &head = head_facts_[pair.head];
+    row.level = head.level.empty() ? base.level : head.level;
+    row.checks = checks_of(base, head, tolerances);
+    if (pair.base != pair.head) row.reason = "was " + pair.base;
+    const RowFacts& ill = head.status.empty() ? base : head;
+    if (!ill.status.empty()) {
+      const bool skipped = ill.status == "skipped" || ill.status == "interrupted";
+      row.verdict = skipped ? "skipped" : ill.status == "invalid" ? "failed" : ill.status;
+      row.reason = (&ill == &head ? "head: " : "base: ") + ill.reason;
+      if (skipped && &ill == &head && base.status.empty()) row.verdict = "missing";
+      continue;
+    }
+    if (same_build_) row.verdict = "same-build";
+  }
+}
+
+void GateSession::choose_timed() {
+  std::vector<gate::TimedRow> rows;
+  std::vector<std::string> ids;
+  for (size_t i = 0; i < verdict_.rows.size(); ++i) {
+    const record::GateRow& row = verdict_.rows[i];
+    if (settled(row)) continue;
+    timed_.push_back(i);
+    ids.push_back(row.id);
+    rows.push_back({row.id, row.level == "kernel" ? verdict_.micro_effect : verdict_.macro_effect});
+  }
+  gate::Rules rules;
+  rules.alpha = config_.gate.alpha;
+  rules.rounds = static_cast<int>(config_.gate.rounds);
+  rules.most_rounds = static_cast<int>(config_.gate.most_rounds);
+  rules.certificate = config_.gate.certificate;
+  plan_.emplace(std::move(rows), rules, config_.gate.seed);
+  log_ = std::make_unique<GateLog>(folder_, ids);
+  write_iterations();
+  copy_ = slowed_ = base_;
+  copy_.arm.path = (folder_ / "base-copy").string();
+  fs::copy_file(base_.arm.path, copy_.arm.path, fs::copy_options::overwrite_existing);
+  slowed_.slowdown = config_.gate.certificate_slowdown;
+}
+
+/// Base's counts, for every arm: a count that head found out for itself would depend on its speed.
+void GateSession::write_iterations() const {
+  nlohmann::ordered_json calls = nlohmann::ordered_json::object();
+  for (const RowPair& pair : pairs_) {
+    const auto base = base_facts_.find(pair.base);
+    if (base == base_facts_.end() || base->second.iterations <= 0) continue;
+    calls[pair.base] = base->second.iterations;
+    if (!pair.head.empty()) calls[pair.head] = base->second.iterations;
+  }
+  write_atomically(folder_ / "iterations.json", calls.dump(1) + "\n");
+}
+
+void GateSession::play() {
+  for (const PlayedRound& round : log_->earlier()) take(round);
+  progress_.start(plan_->rounds() + plan_->rounds_to_look());
+  const auto start = Clock::now();
+  while (!stop_requested()) {
+    const auto round = plan_->next();
+    if (!round) break;
+    played_seconds_ = seconds_since(start);
+    if (plan_->rounds() > 0 && played_seconds_ + round_seconds_ > verdict_.budget) break;
+    const PlayedRound played = play(*round);
+    if (stop_requested()) break;
+    log_->add(played);
+    take(played);
+    write();
+  }
+  verdict_.seconds += seconds_since(start);
+}
+
+PlayedRound GateSession::play(const gate::Round& round) {
+  PlayedRound played;
+  played.times = plan_->no_times();
+  const auto start = Clock::now();
+  char name[64];
+  std::snprintf(name, sizeof name, "round %d, %zu processes", round.number + 1,
+                round.visits.size());
+  progress_.begin(name);
+  for (size_t i = 0; i < round.visits.size() && !stop_requested(); ++i) {
+    progress_.tick(static_cast<double>(i) / static_cast<double>(round.visits.size()), "");
+    visit(round.visits[i], played);
+  }
+  played.seconds = seconds_since(start);
+  return played;
+}
+
+/// One process; more if a row ends it, for the rows after that one.
+void GateSession::visit(const gate::Visit& visit, PlayedRound& round) {
+  const Binary* const binaries[] = {&base_, &head_, &copy_, &slowed_};
+  const auto arm = static_cast<size_t>(visit.arm);
+  std::vector<size_t> left = visit.rows;
+  std::erase_if(left, [&](size_t row) {  // another arm of this round has lost it
+    return std::any_of(round.excluded.begin(), round.excluded.end(),
+                       [&](const Exclusion& e) { return e.row == row; });
+  });
+  const std::vector<std::string> more = {
+      "--kernels.repetitions=1", "--kernels.checked=false",
+      "--kernels.iterations=" + (folder_ / "iterations.json").string()};
+  const auto name_of = [&](size_t row) -> const std::string& {
+    const RowPair& pair = pairs_[timed_[row]];
+    return visit.arm == gate::Arm::kHead ? pair.head : pair.base;
+  };
+  while (!left.empty() && !stop_requested()) {
+    std::vector<std::string> rows;
+    for (const size_t row : left) rows.push_back(name_of(row));
+    const auto result = runner_.measure(*binaries[arm], rows, more, "round");
+    if (result.ended.stopped) return;
+    std::vector<size_t> without;
+    for (const size_t row : left) {
+      const auto found = result.facts.find(name_of(row));
+      const bool timed = found != result.facts.end() && found->second.seconds;
+      if (timed) round.times[arm][row] = *found->second.seconds;
+      if (!timed) without.push_back(row);
+    }
+    if (without.empty()) return;
+    const size_t culprit = without.front();
+    const auto facts = result.facts.find(name_of(culprit));
+    const bool told = facts != result.facts.end() && !facts->second.reason.empty();
+    const std::string verdict = told                     ? "failed"
+                                : result.ended.hung      ? "hung"
+                                : result.ended.crashed() ? "crashed"
+                                                         : "failed";
+    round.excluded.push_back({culprit, verdict,
+                              std::string(gate::kArmNames[arm]) + ": " +
+                                  (told ? facts->second.reason : result.ended.shown())});
+    without.erase(without.begin());
+    left = std::move(without);
+  }
+}
+
+void GateSession::take(const PlayedRound& round) {
+  for (const Exclusion& one : round.excluded) {
+    plan_->exclude(one.row);
+    record::GateRow& row = verdict_.rows[timed_[one.row]];
+    row.verdict = one.verdict, row.reason = one.reason;
+  }
+  plan_->add(round.times);
+  round_seconds_ = round.seconds;
+  progress_.end();
+  progress_.start(plan_->rounds() + plan_->rounds_to_look());
+}
+
+std::string GateSession::cost_of_rest() const {
+  const int rounds = plan_->rounds_to_look();
+  char text[120];
+  std::snprintf(text, sizeof text,
+                "%d more rounds, about %.1f minutes, to the next look: --budget or --resume",
+                rounds, rounds * round_seconds_ / 60);
+  return text;
+}
+
+void GateSession::judge(record::GateRow& row, size_t timed) const {
+  const record::GateRow judged = plan_->judged_row(timed);
+  row.base_seconds = judged.base_seconds;
+  row.pairing = judged.pairing, row.confirmation = judged.confirmation;
+  row.copy = judged.copy, row.slowed = judged.slowed;
+  if (settled(row)) return;  // excluded meanwhile
+  row.verdict = judged.verdict.empty() ? "inconclusive" : judged.verdict;
+  const auto explain = [&](const std::string& why) {
+    row.reason += (row.reason.empty() ? "" : "; ") + why;
+  };
+  if (!judged.reason.empty()) explain(judged.reason);
+  const bool wrong_copy = row.copy.verdict == "regression" || row.copy.verdict == "improvement";
+  const bool stands = row.verdict == "regression" && !wrong_copy;
+  if (!plan_->armed(timed) && !stands) {
+    const std::string copy = row.copy.verdict.empty() ? "not measured" : row.copy.verdict;
+    const std::string slowed = row.slowed.verdict.empty() ? "not measured" : row.slowed.verdict;
+    explain("its certificate does not hold: base against its copy " + copy +
+            ", against base slowed " + (slowed == "regression" ? "found" : slowed) +
+            (row.verdict == "same" ? "" : "; base against head " + row.verdict));
+    row.verdict = "unarmed";
+  }
+  const bool worse = std::any_of(row.checks.begin(), row.checks.end(),
+                                 [](const auto& check) { return check.verdict == "worse"; });
+  if (worse && row.verdict != "regression") row.verdict = "worse";
+  if (row.verdict == "same" && pairs_[timed_[timed]].base != row.id) row.verdict = "renamed";
+}
+
+void GateSession::conclude() {
+  verdict_.ended = utc_now();
+  verdict_.status = stop_requested() ? "interrupted" : "done";
+  bool armed = plan_.has_value() && config_.gate.certificate;
+  for (size_t i = 0; i < timed_.size(); ++i) {
+    record::GateRow& row = verdict_.rows[timed_[i]];
+    judge(row, i);
+    armed = armed && plan_->armed(i);
+  }
+  for (record::GateRow& row : verdict_.rows) {
+    const bool worse = std::any_of(row.checks.begin(), row.checks.end(),
+                                   [](const auto& check) { return check.verdict == "worse"; });
+    if (worse && row.verdict == "same-build") row.verdict = "worse";
+  }
+  verdict_.armed = armed && !timed_.empty();
+  std::tie(verdict_.sentence, verdict_.exit_code) = summary_of(verdict_, config_.gate.inconclusive);
+  if (plan_ && plan_->rounds_to_look() > 0) verdict_.sentence += "; " + cost_of_rest();
+  if (verdict_.status == "interrupted") verdict_.exit_code = kInterrupted;
+  fs::remove_all(folder_ / "round");
+  fs::remove(folder_ / "base-copy");
+  write();
+}
+
+void GateSession::write() {
+  write_atomically(folder_ / "verdict.json", to_json(verdict_));
+}
+
+}  // namespace dsa::bench

@@ -1,0 +1,204 @@
+// `dsa-bench gate` from the command line: two binaries, one of them slowed, crashing, hanging or short
+// of a row. A second binary is a script around the first.
+#include "bench/gate_checks.h"
+#include "harness/record/gate.h"
+#include "tests/process.h"
+
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+
+#include <csignal>
+#include <limits>
+
+using namespace dsa::tests;
+using Catch::Matchers::ContainsSubstring;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// An executable script that does `first`, then what dsa-bench does with `more` flags.
+std::string script(const Bench& bench, const std::string& name, const std::string& first,
+                   const std::string& more = "") {
+  const std::string path =
+      bench.write(name, "#!/bin/sh\n" + first + "\nexec " DSA_BENCH " \"$@\" " + more + "\n");
+  fs::permissions(path, fs::perms::owner_all);
+  return path;
+}
+
+/// One row of microseconds, few rounds, and an effect that no noise of a busy machine has.
+std::vector<std::string> gate(const std::string& head, std::vector<std::string> more) {
+  std::vector<std::string> words = {"gate",
+                                    "--base",
+                                    DSA_BENCH,
+                                    "--head",
+                                    head,
+                                    "--suites",
+                                    "kernels",
+                                    "--filter",
+                                    "select_top_k.*backend:cpu",
+                                    "--kernels.lengths",
+                                    "512",
+                                    "--kernels.min-time",
+                                    "0.02",
+                                    "--rounds",
+                                    "8",
+                                    "--most-rounds",
+                                    "8",
+                                    "--min-effect",
+                                    "60%"};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+dsa::record::GateVerdict verdict_of(const Bench& bench) {
+  return dsa::record::gate_from_json(text_of(bench.folder() / "verdict.json"));
+}
+
+}  // namespace
+
+TEST_CASE("equal machine code is the same without timing", "[cli][gate]") {
+  Bench bench;
+  const Outcome outcome = bench.run(gate(DSA_BENCH, {}));
+  INFO(outcome.err);
+  CHECK(outcome.code == 0);
+  CHECK_THAT(outcome.out, ContainsSubstring("1 same-build"));
+  const auto verdict = verdict_of(bench);
+  REQUIRE(verdict.rows.size() == 1);
+  CHECK(verdict.rows[0].pairing.rounds == 0);
+  CHECK_FALSE(verdict.rows[0].checks.empty());
+  CHECK(verdict.arms.size() == 2);
+  CHECK(verdict.arms[0].text_hash.size() == 64);
+  CHECK_FALSE(verdict.arms[0].git.empty());
+}
+
+TEST_CASE("a slowed head is a confirmed regression", "[cli][gate]") {
+  Bench bench;
+  const Outcome outcome =
+      bench.run(gate(DSA_BENCH, {"--inject-slowdown", "4", "--certificate=false"}));
+  INFO(outcome.out << outcome.err);
+  CHECK(outcome.code == 6);
+  const auto row = verdict_of(bench).rows.at(0);
+  CHECK(row.verdict == "regression");
+  CHECK(row.pairing.low > 2);
+  CHECK(row.confirmation.rounds == 8);
+}
+
+TEST_CASE("a certificate holds where the slowdown is seen, and not where it is too small",
+          "[cli][gate]") {
+  Bench seen;
+  const Outcome armed = seen.run(
+      gate(DSA_BENCH, {"--time-equal", "--certificate-slowdown", "4", "--gate.most-rounds", "16"}));
+  INFO(armed.out << armed.err);
+  CHECK(armed.code == 0);
+  CHECK(verdict_of(seen).armed);
+  CHECK(verdict_of(seen).rows.at(0).verdict == "same");
+  Bench unseen;
+  const Outcome blind =
+      unseen.run(gate(DSA_BENCH, {"--time-equal", "--certificate-slowdown", "1.01"}));
+  INFO(blind.out << blind.err);
+  CHECK(blind.code == 2);
+  CHECK_FALSE(verdict_of(unseen).armed);
+  CHECK_THAT(blind.out, ContainsSubstring("its certificate does not hold"));
+}
+
+TEST_CASE("a head that crashes or hangs costs its row, not the gate", "[cli][gate]") {
+  Bench bench;
+  const std::string crash =
+      "case \"$*\" in *--kernels.checked=false*) echo broken >&2; kill -SEGV $$;; esac";
+  const Outcome crashed =
+      bench.run(gate(script(bench, "crash.sh", crash), {"--certificate=false"}));
+  INFO(crashed.out << crashed.err);
+  CHECK(crashed.code == 4);
+  const auto row = verdict_of(bench).rows.at(0);
+  CHECK(row.verdict == "crashed");
+  CHECK_THAT(row.reason, ContainsSubstring("head: ended by signal 11"));
+  CHECK_THAT(row.reason, ContainsSubstring("broken"));
+  Bench other;
+  const std::string hang = "case \"$*\" in *--kernels.checked=false*) exec sleep 60;; esac";
+  const Outcome hung = other.run(
+      gate(script(other, "hang.sh", hang), {"--certificate=false", "--time-limit", "8s"}));
+  INFO(hung.out << hung.err);
+  CHECK(hung.code == 4);
+  CHECK(verdict_of(other).rows.at(0).verdict == "hung");
+}
+
+TEST_CASE("rows that only one binary has are listed", "[cli][gate]") {
+  Bench bench;
+  const std::vector<std::string> words = {"--base", script(bench, "base.sh", "", "--select=L=512"),
+                                          "--kernels.lengths", "1024", "--certificate=false"};
+  const std::string head = script(bench, "head.sh", "", "--select=L=1024");
+  const Outcome outcome = bench.run(gate(head, words));
+  INFO(outcome.out << outcome.err);
+  CHECK(outcome.code == 0);
+  const auto verdict = verdict_of(bench);
+  REQUIRE(verdict.rows.size() == 2);
+  CHECK(verdict.rows[0].verdict == "missing");
+  CHECK(verdict.rows[1].verdict == "new");
+  fs::remove_all(bench.folder());
+  std::vector<std::string> renaming = words;
+  const std::string pair = verdict.rows[0].id + "=" + verdict.rows[1].id;
+  renaming.insert(renaming.end(), {"--renamed", pair, "--tolerances", "wrong_members=0"});
+  const Outcome compared = bench.run(gate(head, renaming));
+  INFO(compared.out << compared.err);
+  REQUIRE(verdict_of(bench).rows.size() == 1);
+  CHECK(verdict_of(bench).rows[0].pairing.rounds == 8);
+}
+
+TEST_CASE("an interrupted gate goes on where it stopped", "[cli][gate]") {
+  Bench bench;
+  const auto words = gate(DSA_BENCH, {"--time-equal", "--certificate=false"});
+  const pid_t child = bench.start(words);
+  REQUIRE(bench.wait_for_lines("gate.jsonl", 2));
+  CHECK(bench.end(child, SIGINT) == 130);
+  CHECK(verdict_of(bench).status == "interrupted");
+  const fs::path folder = bench.folder();
+  const Outcome rest = bench.plain({"gate", "--resume", folder.string()});
+  INFO(rest.out << rest.err);
+  CHECK((rest.code == 0 || rest.code == 2));
+  const auto verdict = verdict_of(bench);
+  CHECK(verdict.status == "done");
+  CHECK(verdict.rows.at(0).pairing.rounds == 8);
+}
+
+TEST_CASE("a gate refuses what it cannot compare, before it times", "[cli][gate]") {
+  Bench bench;
+  const auto refused = [&](const std::vector<std::string>& words, const std::string& why) {
+    const Outcome outcome = bench.run(words);
+    CHECK(outcome.code == 1);
+    CHECK_THAT(outcome.err, ContainsSubstring(why));
+  };
+  refused({"gate", "--head", DSA_BENCH}, "gate needs --base PATH");
+  refused(gate("no/such/file", {}), "no/such/file cannot be read");
+  refused(gate(DSA_BENCH, {"--budget", "ten"}), "it takes a time such as 90s");
+  refused(gate(DSA_BENCH, {"--min-effect", "-3%"}), "it takes a share such as 3%");
+  refused(gate(DSA_BENCH, {"--tolerances", "flops"}), "it takes quantity=amount");
+  refused(gate(DSA_BENCH, {"--cores", "4096"}), "--gate.cores");
+  refused(gate(DSA_BENCH, {"--renamed", "a=b"}), "--renamed names a");
+  const Outcome nothing = bench.run(gate(DSA_BENCH, {"--filter", "no_such_row"}));
+  CHECK(nothing.code == 5);
+}
+
+TEST_CASE("numbers without a clock are judged in their direction", "[gate]") {
+  using dsa::bench::RowFacts;
+  using Better = dsa::record::Quantity::Better;
+  const auto facts = [](double flops, double recall, double loss) {
+    RowFacts row;
+    row.numbers["flops"] = {{"flops", "FLOP", Better::kNeither}, flops};
+    row.numbers["recall"] = {{"recall", "1", Better::kHigher}, recall};
+    row.numbers["loss"] = {{"loss", "nats/token", Better::kLower}, loss};
+    return row;
+  };
+  const std::vector<dsa::Tolerance> rules = {
+      {"flops", 0, true}, {"recall", 0.005, false}, {"loss", 0.001, true}, {"absent", 0, false}};
+  const auto verdicts = [&](const RowFacts& head) {
+    std::string all;
+    for (const auto& check : dsa::bench::checks_of(facts(100, 0.9, 2), head, rules))
+      all += check.verdict + " ";
+    return all;
+  };
+  CHECK(verdicts(facts(100, 0.9, 2)) == "same same same ");
+  CHECK(verdicts(facts(101, 0.896, 2.0019)) == "worse same same ");
+  CHECK(verdicts(facts(99, 0.89, 2.01)) == "better worse worse ");
+  CHECK(verdicts(facts(100, 0.95, 1.9)) == "same better better ");
+  CHECK(verdicts(facts(100, 0.9, std::numeric_limits<double>::quiet_NaN())) == "same same worse ");
+}
