@@ -11,6 +11,7 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
+#include <set>
 #include <sstream>
 
 using namespace dsa;
@@ -112,6 +113,39 @@ TEST_CASE("results.json has a row a sample, track.json a median an id, both stri
   REQUIRE(track[0]["flop_rate"] == 200);
   REQUIRE(whole_lines(recorder.folder() / "samples.jsonl").back().find("\"end\"") !=
           std::string::npos);
+}
+
+TEST_CASE("track.json has what CI trackers read", "[recorder]") {
+  // github-action-benchmark's reader `googlecpp` and Bencher's adapter `cpp_google`, field by field.
+  Folder out;
+  MachineContext context;
+  context.caches.push_back({"Data", 1, 49152, 1});
+  Recorder recorder(out.path, run(), context);
+  for (const double seconds : {0.5, 0.25, 1e-9}) recorder.add(sample(kId, 0, seconds));
+  recorder.add(sample("train/variant:dsa/L:16", 0, 2));
+  recorder.finish("done");
+  const std::string text = tests::text_of(recorder.folder() / "track.json");
+  CHECK(text.find("NaN") == std::string::npos);
+  CHECK(text.find("Infinity") == std::string::npos);
+  const auto track =
+      json_of(recorder.folder() / "track.json");   // throws where the JSON is not strict
+  REQUIRE(track["context"]["caches"].is_array());  // Bencher: a list of objects
+  CHECK(track["context"]["caches"][0].is_object());
+  REQUIRE(track["benchmarks"].is_array());
+  std::set<std::string> names;
+  for (const auto& row : track["benchmarks"]) {
+    const auto name = row.at("name").get<std::string>();
+    CHECK(names.insert(name).second);  // a second row of a name would replace the first
+    CHECK((!name.empty() && name.size() <= 1024));
+    CHECK(row.at("real_time").is_number_float());
+    CHECK(row["real_time"].get<double>() > 0);
+    CHECK(row.at("cpu_time").is_number());
+    const auto unit = row.at("time_unit").get<std::string>();
+    CHECK((unit == "ns" || unit == "us" || unit == "ms" || unit == "s"));
+    CHECK(row.at("iterations").is_number_integer());
+    CHECK(row.at("threads").is_number_integer());
+  }
+  CHECK(names.size() == 2);
 }
 
 TEST_CASE("a counter with a name Google Benchmark uses itself is refused", "[recorder]") {
