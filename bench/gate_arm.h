@@ -15,7 +15,7 @@ struct RowFacts {
   std::string level;
   std::map<std::string, std::string> labels;
   std::map<std::string, std::pair<record::Quantity, double>> numbers;  ///< medians, by quantity
-  std::optional<double> seconds;                                       ///< of a call, or of a step
+  std::optional<double> seconds;                                       ///< of a call in the fastest repetition, or the median step
   int64_t iterations = 0;                                              ///< calls of a repetition
   std::string status, reason;                                          ///< of failures.json
 };

@@ -19,6 +19,9 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
+/// Timed repetitions of a process, of which the fastest counts.
+constexpr int kRepetitions = 5;
+
 /// A verdict that was reached without timing.
 bool settled(const record::GateRow& row) {
   return !row.verdict.empty();
@@ -208,8 +211,9 @@ void GateSession::write_iterations() const {
   for (const RowPair& pair : pairs_) {
     const auto base = base_facts_.find(pair.base);
     if (base == base_facts_.end() || base->second.iterations <= 0) continue;
-    calls[pair.base] = base->second.iterations;
-    if (!pair.head.empty()) calls[pair.head] = base->second.iterations;
+    const int64_t least = 1, each = base->second.iterations / kRepetitions;
+    calls[pair.base] = std::max(least, each);
+    if (!pair.head.empty()) calls[pair.head] = std::max(least, each);
   }
   write_atomically(folder_ / "iterations.json", calls.dump(1) + "\n");
 }
@@ -248,48 +252,31 @@ PlayedRound GateSession::play(const gate::Round& round) {
   return played;
 }
 
-/// One process; more if a row ends it, for the rows after that one.
 void GateSession::visit(const gate::Visit& visit, PlayedRound& round) {
+  const auto lost = [&](const Exclusion& e) { return e.row == visit.row; };
+  if (std::any_of(round.excluded.begin(), round.excluded.end(), lost)) return;
   const Binary* const binaries[] = {&base_, &head_, &copy_, &slowed_};
   const auto arm = static_cast<size_t>(visit.arm);
-  std::vector<size_t> left = visit.rows;
-  std::erase_if(left, [&](size_t row) {  // another arm of this round has lost it
-    return std::any_of(round.excluded.begin(), round.excluded.end(),
-                       [&](const Exclusion& e) { return e.row == row; });
-  });
-  const std::vector<std::string> more = {
-      "--kernels.repetitions=1", "--kernels.checked=false",
-      "--kernels.iterations=" + (folder_ / "iterations.json").string()};
-  const auto name_of = [&](size_t row) -> const std::string& {
-    const RowPair& pair = pairs_[timed_[row]];
-    return visit.arm == gate::Arm::kHead ? pair.head : pair.base;
-  };
-  while (!left.empty() && !stop_requested()) {
-    std::vector<std::string> rows;
-    for (const size_t row : left) rows.push_back(name_of(row));
-    const auto result = runner_.measure(*binaries[arm], rows, more, "round");
-    if (result.ended.stopped) return;
-    std::vector<size_t> without;
-    for (const size_t row : left) {
-      const auto found = result.facts.find(name_of(row));
-      const bool timed = found != result.facts.end() && found->second.seconds;
-      if (timed) round.times[arm][row] = *found->second.seconds;
-      if (!timed) without.push_back(row);
-    }
-    if (without.empty()) return;
-    const size_t culprit = without.front();
-    const auto facts = result.facts.find(name_of(culprit));
-    const bool told = facts != result.facts.end() && !facts->second.reason.empty();
-    const std::string verdict = told                     ? "failed"
-                                : result.ended.hung      ? "hung"
-                                : result.ended.crashed() ? "crashed"
-                                                         : "failed";
-    round.excluded.push_back({culprit, verdict,
-                              std::string(gate::kArmNames[arm]) + ": " +
-                                  (told ? facts->second.reason : result.ended.shown())});
-    without.erase(without.begin());
-    left = std::move(without);
+  const RowPair& pair = pairs_[timed_[visit.row]];
+  const std::string& name = visit.arm == gate::Arm::kHead ? pair.head : pair.base;
+  const auto result = runner_.measure(
+      *binaries[arm], {name},
+      {"--kernels.repetitions=" + std::to_string(kRepetitions), "--kernels.checked=false",
+       "--kernels.iterations=" + (folder_ / "iterations.json").string()},
+      "round");
+  if (result.ended.stopped) return;
+  const auto found = result.facts.find(name);
+  if (found != result.facts.end() && found->second.seconds) {
+    round.times[arm][visit.row] = *found->second.seconds;
+    return;
   }
+  const bool told = found != result.facts.end() && !found->second.reason.empty();
+  const std::string verdict = told                     ? "failed"
+                              : result.ended.hung      ? "hung"
+                              : result.ended.crashed() ? "crashed"
+                                                       : "failed";
+  const std::string why = told ? found->second.reason : result.ended.shown();
+  round.excluded.push_back({visit.row, verdict, std::string(gate::kArmNames[arm]) + ": " + why});
 }
 
 void GateSession::take(const PlayedRound& round) {

@@ -125,6 +125,7 @@ void check(const RunConfig& c) {
   check_positive<int64_t>("lengths", c.lengths, 2);
   check_positive<uint64_t>("seeds", c.seeds, 0);
   check_lists_unique(c, "");
+  check_lists_unique(c.gate, "gate.");
   require(c.threads >= 0 && c.threads <= 4096, "--threads is ", c.threads,
           "; it must be between 0 (torch's choice) and 4096");
   require(c.inject_slowdown >= 1, "--inject-slowdown is ", c.inject_slowdown,

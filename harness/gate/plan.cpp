@@ -60,29 +60,22 @@ Arm Plan::arm_of(Question question) {
 }
 
 std::optional<Round> Plan::next() const {
-  std::array<std::vector<size_t>, kArmNames.size()> wanted;
-  for (size_t row = 0; row < states_.size(); ++row) {
-    if (states_[row].excluded) continue;
-    std::array<bool, kArmNames.size()> arms{};
-    for (int q = 0; q < kQuestions; ++q) {
-      if (!states_[row].answers[static_cast<size_t>(q)].open) continue;
-      arms[static_cast<size_t>(Arm::kBase)] = true;
-      arms[static_cast<size_t>(arm_of(static_cast<Question>(q)))] = true;
-    }
-    for (size_t arm = 0; arm < arms.size(); ++arm) {
-      if (arms[arm]) wanted[arm].push_back(row);
-    }
-  }
   Round round;
   round.number = rounds_;
   // A generator of the round's own: a resumed gate goes on with the same orders.
   std::mt19937_64 generator(seed_ * 1'000'003 + static_cast<uint64_t>(rounds_));
-  for (const Arm arm : order_of(generator)) {
-    auto& rows_of_arm = wanted[static_cast<size_t>(arm)];
-    if (!rows_of_arm.empty()) round.visits.push_back({arm, std::move(rows_of_arm)});
+  for (size_t row = 0; row < states_.size(); ++row) {
+    std::array<bool, kArmNames.size()> wanted{};
+    for (size_t q = 0; q < kQuestions; ++q) {
+      if (states_[row].excluded || !states_[row].answers[q].open) continue;
+      wanted[static_cast<size_t>(Arm::kBase)] = true;
+      wanted[static_cast<size_t>(arm_of(static_cast<Question>(q)))] = true;
+    }
+    for (const Arm arm : order_of(generator)) {
+      if (wanted[static_cast<size_t>(arm)]) round.visits.push_back({arm, row});
+    }
   }
-  if (round.visits.empty()) return std::nullopt;
-  return round;
+  return round.visits.empty() ? std::nullopt : std::optional(round);
 }
 
 Times Plan::no_times() const {

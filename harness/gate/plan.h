@@ -1,10 +1,11 @@
 // Which binary times which benchmarks in which round, and what the rounds say. It starts no process
 // and reads no clock: bench/gate*.cpp does, and a test does it with made-up times.
 //
-// A round times every arm once, each in a process of its own: head and copy beside base, in random
-// order, for what drifts slowly then cancels best. From the times of a round each open question of a
-// row gets one ln(arm / base). Questions: is head slower than base; if so, do later rounds confirm it;
-// and for the certificate, is base as fast as its copy, and is a slowed base seen.
+// A round times row after row, and of a row every arm once, each in a process of its own: head and copy
+// beside base, in random order, for what drifts or flips within seconds then cancels best. From the
+// times of a round each open question of a row gets one ln(arm / base). Questions: is head slower than
+// base; if so, do later rounds confirm it; and for the certificate, is base as fast as its copy, and is
+// a slowed base seen.
 //
 // The first question is asked at alpha / rows; a confirmation, which needs a finding first, at 5 %
 // with the effect in both batches together; a certificate, which accuses nobody, at alpha. Questions
@@ -38,10 +39,10 @@ struct TimedRow {
   double effect = 0.03;  ///< least relative change that counts
 };
 
-/// One process: an arm and the rows it times.
+/// One process: an arm times a row.
 struct Visit {
   Arm arm;
-  std::vector<size_t> rows;
+  size_t row;
 };
 
 struct Round {
