@@ -34,12 +34,12 @@ std::string interval(const record::Pairing& pairing) {
   return text;
 }
 
+}  // namespace
+
 bool has_worse(const record::GateRow& row) {
   return std::any_of(row.checks.begin(), row.checks.end(),
                      [](const auto& check) { return check.verdict == "worse"; });
 }
-
-}  // namespace
 
 std::string shown(const record::GateRow& row) {
   char head[64];
@@ -95,8 +95,22 @@ int gate(const CommandLine& line, const std::string& command) {
   // Threads that spin while they wait cost ten times the time where others use a CPU.
   ::setenv("OMP_WAIT_POLICY", "passive", /*overwrite=*/0);
   catch_interrupts();
+  cores_of(config.gate.cores);  // refused before there is a folder
   GateSession session(config, command);
-  const record::GateVerdict verdict = session.run();
+  record::GateVerdict verdict;
+  try {
+    verdict = session.run();
+  } catch (const Error& error) {
+    session.fail(error.what(), kUserCanFix);
+    throw;
+  } catch (const std::exception& error) {
+    session.fail(sentence_of(error), kBug);
+    throw;
+  }
+  if (verdict.status == "interrupted") {
+    std::fprintf(stderr, "dsa-bench: interrupted by the user; dsa-bench gate --resume %s goes on\n",
+                 session.folder().c_str());
+  }
   if (verdict.exit_code == kNothingSelected) {
     std::fprintf(stderr, "dsa-bench: nothing is selected: neither binary has a row that matches\n");
   }
@@ -111,10 +125,6 @@ int gate(const CommandLine& line, const std::string& command) {
               verdict.armed ? " (certificate holds)" : "", verdict.exit_code);
   std::printf("%s: files in %s; for a pull request: dsa-report gate %s\n", verdict.status.c_str(),
               folder.c_str(), folder.c_str());
-  if (verdict.status == "interrupted") {
-    std::fprintf(stderr, "dsa-bench: interrupted by the user; dsa-bench gate --resume %s goes on\n",
-                 folder.c_str());
-  }
   return verdict.exit_code;
 }
 

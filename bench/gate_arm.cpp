@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <elf.h>
 #include <fstream>
@@ -93,6 +94,7 @@ void read_metrics(const fs::path& file, RunFacts& facts) {
     // The fastest of a kernel's repetitions: what other processes take is only ever added.
     if (metric.quantity.name == "time") row.seconds = std::ranges::min(metric.samples);
     if (metric.quantity.name == "step_time") row.seconds = middle;
+    if (row.seconds && !std::isfinite(*row.seconds)) row.seconds.reset();
   }
 }
 
@@ -164,8 +166,8 @@ std::vector<std::string> ArmRunner::rows(const Binary& binary) const {
 }
 
 ArmRunner::Result ArmRunner::measure(const Binary& binary, const std::vector<std::string>& rows,
-                                     const std::vector<std::string>& more,
-                                     const std::string& place) const {
+                                     const std::vector<std::string>& more, const std::string& place,
+                                     double limits) const {
   const fs::path where = folder_ / place;
   fs::remove_all(where);
   std::string ids;
@@ -178,7 +180,9 @@ ArmRunner::Result ArmRunner::measure(const Binary& binary, const std::vector<std
     argv.push_back("--inject-slowdown=" + std::to_string(binary.slowdown));
   }
   Result result;
-  result.ended = run_process(argv, options(where));
+  ProcessOptions watched = options(where);
+  watched.seconds *= limits;
+  result.ended = run_process(argv, watched);
   result.facts = facts_in(place);
   // 1 says that the settings were refused, before anything ran.
   require(result.ended.code != 1, binary.arm.name, " (", binary.arm.path,
@@ -202,6 +206,12 @@ RunFacts ArmRunner::facts_in(const std::string& place) const {
     facts[sample.value("id", "")].iterations = sample.value("iterations", int64_t{0});
   }
   return facts;
+}
+
+std::string ArmRunner::config_in(const std::string& place) const {
+  const fs::path folder = run_folder(folder_ / place);
+  if (folder.empty() || !fs::exists(folder / "record.json")) return "";
+  return record::from_json(bytes_of(folder / "record.json")).config_json;
 }
 
 std::string ArmRunner::git_in(const std::string& place) const {

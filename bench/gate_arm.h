@@ -15,9 +15,9 @@ struct RowFacts {
   std::string level;
   std::map<std::string, std::string> labels;
   std::map<std::string, std::pair<record::Quantity, double>> numbers;  ///< medians, by quantity
-  std::optional<double> seconds;                                       ///< of a call in the fastest repetition, or the median step
-  int64_t iterations = 0;                                              ///< calls of a repetition
-  std::string status, reason;                                          ///< of failures.json
+  std::optional<double> seconds;  ///< of a call in the fastest repetition, or the median step
+  int64_t iterations = 0;         ///< calls of a repetition
+  std::string status, reason;     ///< of failures.json
 };
 using RunFacts = std::map<std::string, RowFacts>;
 
@@ -44,10 +44,13 @@ class ArmRunner {
     RunFacts facts;
   };
   /// Runs the rows once, with `more` flags, in `place` below the gate's folder (emptied before).
+  /// @param limits  how many --gate.time-limit it may take
   Result measure(const Binary& binary, const std::vector<std::string>& rows,
-                 const std::vector<std::string>& more, const std::string& place) const;
+                 const std::vector<std::string>& more, const std::string& place,
+                 double limits = 1) const;
   /// What an earlier measure() left in `place`.
   RunFacts facts_in(const std::string& place) const;
+  std::string config_in(const std::string& place) const;  ///< settings of that run, JSON, or empty
   std::string git_in(const std::string& place) const;  ///< the commit it was built from, or empty
 
  private:

@@ -1,5 +1,7 @@
 #include "bench/gate_checks.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -13,6 +15,7 @@ std::string verdict_of(const record::GateCheck& check) {
   const bool both_nan = std::isnan(check.base) && std::isnan(check.head);
   if (both_nan || std::abs(check.head - check.base) <= check.tolerance) return "same";
   if (!std::isfinite(check.head)) return "worse";
+  if (!std::isfinite(check.base)) return "better";
   const bool grew = check.head > check.base;
   return grew == (check.quantity.better == Better::kHigher) ? "better" : "worse";
 }
@@ -29,10 +32,12 @@ std::vector<record::GateCheck> checks_of(const RowFacts& base, const RowFacts& h
   std::vector<record::GateCheck> checks;
   for (const Tolerance& tolerance : tolerances) {
     const auto b = base.numbers.find(tolerance.quantity), h = head.numbers.find(tolerance.quantity);
-    if (b == base.numbers.end() || h == head.numbers.end()) continue;
+    if (b == base.numbers.end()) continue;
     record::GateCheck check;
     check.quantity = b->second.first;
-    check.base = b->second.second, check.head = h->second.second;
+    check.base = b->second.second;
+    // A number that head no longer gives is no better than a wrong one.
+    check.head = h == head.numbers.end() ? std::nan("") : h->second.second;
     check.tolerance = tolerance.amount * (tolerance.relative ? std::abs(check.base) : 1);
     check.verdict = verdict_of(check);
     checks.push_back(std::move(check));
@@ -66,6 +71,24 @@ std::vector<RowPair> paired_rows(const std::vector<std::string>& base,
     if (!taken.contains(id)) rows.push_back({"", id});
   }
   return rows;
+}
+
+void require_equal_settings(const std::string& base, const std::string& head) {
+  const auto settings = [](const std::string& text) {
+    return text.empty() ? nlohmann::json::object() : nlohmann::json::parse(text).flatten();
+  };
+  const auto there = settings(base), here = settings(head);
+  for (const auto& [name, value] : there.items()) {
+    const auto other = here.find(name);
+    // Where a run writes, and which rows it was given, differ by design.
+    const bool own = name == "/out" || name == "/filter" || name == "/inject-slowdown" ||
+                     name.starts_with("/select") || name.starts_with("/gate");
+    if (own || other == here.end() || *other == value) continue;
+    std::string flag = name.substr(1);
+    std::replace(flag.begin(), flag.end(), '/', '.');
+    throw Error("base runs with " + flag + " = " + value.dump() + " and head with " +
+                other->dump() + ", so they do different work; set it with --" + flag);
+  }
 }
 
 std::string reason_alone(const RowPair& row, const std::vector<RowPair>& all) {

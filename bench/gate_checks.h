@@ -24,4 +24,8 @@ std::vector<RowPair> paired_rows(const std::vector<std::string>& base,
 /// A sentence for a row that only one binary has; names a row of the other that it may have become.
 std::string reason_alone(const RowPair& row, const std::vector<RowPair>& all);
 
+/// Both arguments are settings as a run records them, or empty. @throws Error for a setting that the
+/// binaries did not run with alike: its default has changed, so they would do different work.
+void require_equal_settings(const std::string& base, const std::string& head);
+
 }  // namespace dsa::bench

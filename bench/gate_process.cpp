@@ -9,6 +9,7 @@
 #include <fstream>
 #include <sched.h>
 #include <sstream>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -23,6 +24,7 @@ using Clock = std::chrono::steady_clock;
 [[noreturn]] void become(char* const* argv, const ProcessOptions& options, const cpu_set_t& cores) {
   // A group of its own: Ctrl-C is for the gate, which then stops its child in order.
   ::setpgid(0, 0);
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a gate that is killed leaves nobody behind
   const auto redirect = [](const char* file, int to) {
     const int fd = ::open(file, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     if (fd >= 0) ::dup2(fd, to);
@@ -73,6 +75,7 @@ Ended run_process(const std::vector<std::string>& argv, const ProcessOptions& op
   const pid_t child = ::fork();
   require(child >= 0, "no process could be started: ", std::strerror(errno));
   if (child == 0) become(words.data(), options, cores);
+  ::setpgid(child, child);  // here too: a stop may come before the child has done it
   Ended ended;
   const auto until = Clock::now() + std::chrono::duration<double>(options.seconds);
   int status = 0;
@@ -81,6 +84,7 @@ Ended run_process(const std::vector<std::string>& argv, const ProcessOptions& op
     ended.hung = !ended.stopped && Clock::now() > until;
     if (ended.stopped || ended.hung) {
       ::kill(-child, SIGKILL);
+      ::kill(child, SIGKILL);
       ::waitpid(child, &status, 0);
       break;
     }

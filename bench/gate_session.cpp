@@ -52,22 +52,13 @@ fs::path folder_of(const RunConfig& config) {
 
 GateSession::GateSession(const RunConfig& config, const std::string& command)
     : config_(config),
-      folder_(folder_of(config)),
-      runner_(config, folder_),
       base_(binary_of("base", config.gate.base)),
       head_(binary_of("head", config.gate.head)),
+      folder_(folder_of(config)),
+      runner_(config, folder_),
       progress_(config.quiet) {
   const GateConfig& gate = config.gate;
-  if (!config.resume.empty()) {
-    const record::GateVerdict before = read_verdict(folder_);
-    for (size_t i = 0; i < before.arms.size(); ++i) {
-      const Binary& now = i == 0 ? base_ : head_;
-      require(before.arms[i].text_hash == now.arm.text_hash, "--resume ", config.resume,
-              " timed another ", now.arm.name, ": ", now.arm.path,
-              " has changed since; start a new gate");
-    }
-    verdict_.started = before.started;
-  }
+  if (!config.resume.empty()) resume();
   head_.slowdown = config.inject_slowdown;
   same_build_ =
       base_.arm.text_hash == head_.arm.text_hash && !gate.time_equal && config.inject_slowdown <= 1;
@@ -85,6 +76,33 @@ GateSession::GateSession(const RunConfig& config, const std::string& command)
   write();
 }
 
+void GateSession::resume() {
+  const record::GateVerdict before = read_verdict(folder_);
+  for (size_t i = 0; i < before.arms.size(); ++i) {
+    const Binary& now = i == 0 ? base_ : head_;
+    require(before.arms[i].text_hash == now.arm.text_hash, "--resume ", config_.resume,
+            " timed another ", now.arm.name, ": ", now.arm.path,
+            " has changed since; start a new gate");
+  }
+  RunConfig there = run_config_from_json(before.config_json);
+  // What does not change a time, nor which are taken.
+  there.gate.budget = config_.gate.budget, there.gate.time_limit = config_.gate.time_limit;
+  there.gate.inconclusive = config_.gate.inconclusive;
+  there.gate.base = config_.gate.base, there.gate.head = config_.gate.head;
+  if (const auto difference = first_difference(there, config_)) {
+    throw Error("--resume " + config_.resume + " was another gate: " + *difference +
+                "; give the same settings, or none");
+  }
+  verdict_.started = before.started;
+  verdict_.seconds = before.seconds;
+}
+
+void GateSession::fail(const std::string& sentence, int exit_code) {
+  verdict_.status = "failed", verdict_.sentence = sentence, verdict_.exit_code = exit_code;
+  verdict_.ended = utc_now();
+  clean_up();
+}
+
 record::GateVerdict GateSession::run() {
   prepare();
   if (!stop_requested()) {
@@ -99,9 +117,11 @@ record::GateVerdict GateSession::run() {
 void GateSession::prepare() {
   progress_.start(2);
   const auto base_rows = runner_.rows(base_), head_rows = runner_.rows(head_);
+  if (stop_requested()) return;
   pairs_ = paired_rows(base_rows, head_rows, config_.gate.renamed);
   base_facts_ = checked(base_, base_rows);
   head_facts_ = checked(head_, head_rows);
+  require_equal_settings(settings_there_["base"], settings_there_["head"]);
   verdict_.arms = {base_.arm, head_.arm};
   write();
 }
@@ -109,7 +129,6 @@ void GateSession::prepare() {
 /// Runs every row once, with its checks. A row that ends the process is left out, and the rest go on.
 RunFacts GateSession::checked(Binary& binary, const std::vector<std::string>& rows) {
   const std::string place = "check-" + binary.arm.name;
-  const fs::path cache = folder_ / (place + ".done");
   RunFacts all;
   std::vector<std::string> left = rows;
   progress_.begin("checks of " + binary.arm.name);
@@ -122,10 +141,12 @@ RunFacts GateSession::checked(Binary& binary, const std::vector<std::string>& ro
     if (before) {
       result.facts = runner_.facts_in(where);
     } else {
-      result = runner_.measure(unslowed, left, {"--kernels.repetitions=1"}, where);
+      result = runner_.measure(unslowed, left, {"--kernels.repetitions=1"}, where,
+                               static_cast<double>(left.size()));
     }
     if (result.ended.stopped) return all;
     binary.arm.git = runner_.git_in(where);
+    settings_there_[binary.arm.name] = runner_.config_in(where);
     const auto known = [&](const std::string& id) {
       const auto found = result.facts.find(id);
       return found != result.facts.end() &&
@@ -159,9 +180,10 @@ void GateSession::judge_untimed() {
       const auto found = facts.find(pair.id());
       if (found == facts.end()) continue;
       row.level = found->second.level;
-      if (pair.base.empty() && !found->second.status.empty()) {
-        row.reason = "base does not have it; in head it " + found->second.status + ": " +
-                     found->second.reason;
+      const std::string& status = found->second.status;
+      if (pair.base.empty() && !status.empty() && status != "skipped") {
+        row.verdict = status == "invalid" ? "failed" : status;
+        row.reason = "head: " + found->second.reason + " (base does not have it)";
       }
       continue;
     }
@@ -169,7 +191,7 @@ void GateSession::judge_untimed() {
     row.level = head.level.empty() ? base.level : head.level;
     row.checks = checks_of(base, head, tolerances);
     if (pair.base != pair.head) row.reason = "was " + pair.base;
-    const RowFacts& ill = head.status.empty() ? base : head;
+    const RowFacts& ill = base.status.empty() ? head : base;
     if (!ill.status.empty()) {
       const bool skipped = ill.status == "skipped" || ill.status == "interrupted";
       row.verdict = skipped ? "skipped" : ill.status == "invalid" ? "failed" : ill.status;
@@ -201,7 +223,9 @@ void GateSession::choose_timed() {
   write_iterations();
   copy_ = slowed_ = base_;
   copy_.arm.path = (folder_ / "base-copy").string();
-  fs::copy_file(base_.arm.path, copy_.arm.path, fs::copy_options::overwrite_existing);
+  std::error_code failed;
+  fs::copy_file(base_.arm.path, copy_.arm.path, fs::copy_options::overwrite_existing, failed);
+  require(!failed, copy_.arm.path, " cannot be written: ", failed.message());
   slowed_.slowdown = config_.gate.certificate_slowdown;
 }
 
@@ -222,12 +246,11 @@ void GateSession::play() {
   for (const PlayedRound& round : log_->earlier()) take(round);
   progress_.start(plan_->rounds() + plan_->rounds_to_look());
   const auto start = Clock::now();
-  while (!stop_requested()) {
+  for (int played_here = 0; !stop_requested(); ++played_here) {
     const auto round = plan_->next();
     if (!round) break;
-    played_seconds_ = seconds_since(start);
-    if (plan_->rounds() > 0 && played_seconds_ + round_seconds_ > verdict_.budget) break;
-    const PlayedRound played = play(*round);
+    if (played_here > 0 && seconds_since(start) + round_seconds_ > verdict_.budget) break;
+    const PlayedRound played = play_round(*round);
     if (stop_requested()) break;
     log_->add(played);
     take(played);
@@ -236,7 +259,7 @@ void GateSession::play() {
   verdict_.seconds += seconds_since(start);
 }
 
-PlayedRound GateSession::play(const gate::Round& round) {
+PlayedRound GateSession::play_round(const gate::Round& round) {
   PlayedRound played;
   played.times = plan_->no_times();
   const auto start = Clock::now();
@@ -321,9 +344,7 @@ void GateSession::judge(record::GateRow& row, size_t timed) const {
             (row.verdict == "same" ? "" : "; base against head " + row.verdict));
     row.verdict = "unarmed";
   }
-  const bool worse = std::any_of(row.checks.begin(), row.checks.end(),
-                                 [](const auto& check) { return check.verdict == "worse"; });
-  if (worse && row.verdict != "regression") row.verdict = "worse";
+  if (has_worse(row) && row.verdict != "regression") row.verdict = "worse";
   if (row.verdict == "same" && pairs_[timed_[timed]].base != row.id) row.verdict = "renamed";
 }
 
@@ -337,14 +358,16 @@ void GateSession::conclude() {
     armed = armed && plan_->armed(i);
   }
   for (record::GateRow& row : verdict_.rows) {
-    const bool worse = std::any_of(row.checks.begin(), row.checks.end(),
-                                   [](const auto& check) { return check.verdict == "worse"; });
-    if (worse && row.verdict == "same-build") row.verdict = "worse";
+    if (has_worse(row) && row.verdict == "same-build") row.verdict = "worse";
   }
   verdict_.armed = armed && !timed_.empty();
   std::tie(verdict_.sentence, verdict_.exit_code) = summary_of(verdict_, config_.gate.inconclusive);
   if (plan_ && plan_->rounds_to_look() > 0) verdict_.sentence += "; " + cost_of_rest();
   if (verdict_.status == "interrupted") verdict_.exit_code = kInterrupted;
+  clean_up();
+}
+
+void GateSession::clean_up() {
   fs::remove_all(folder_ / "round");
   fs::remove(folder_ / "base-copy");
   write();

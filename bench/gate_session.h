@@ -13,39 +13,45 @@ class GateSession {
   GateSession(const RunConfig& config, const std::string& command);
 
   record::GateVerdict run();  ///< everything; files are written as it goes on
+  /// What ended run() with an exception, for verdict.json.
+  void fail(const std::string& sentence, int exit_code);
   const std::filesystem::path& folder() const { return folder_; }
 
  private:
+  void resume();   ///< refuses what would be mixed with the rounds there are
   void prepare();  ///< lists rows, runs both binaries once with every check
   RunFacts checked(Binary& binary, const std::vector<std::string>& rows);
   void judge_untimed();  ///< missing, new, failed, same-build, crashed rows, and all checks
   void choose_timed();
   void play();  ///< rounds until all is answered or the budget is spent
   void write_iterations() const;
-  PlayedRound play(const gate::Round& round);
+  PlayedRound play_round(const gate::Round& round);
   void visit(const gate::Visit& visit, PlayedRound& round);
   void take(const PlayedRound& round);
   void conclude();
   void judge(record::GateRow& row, size_t timed) const;
   std::string cost_of_rest() const;
+  void clean_up();
   void write();
 
   RunConfig config_;
+  Binary base_, head_, copy_, slowed_;
   std::filesystem::path folder_;
   ArmRunner runner_;
-  Binary base_, head_, copy_, slowed_;
   bool same_build_ = false;
   Progress progress_;
   record::GateVerdict verdict_;
   std::vector<RowPair> pairs_;
   RunFacts base_facts_, head_facts_;
-  std::vector<size_t> timed_;  ///< places in verdict_.rows
+  std::map<std::string, std::string> settings_there_;  ///< as the checks recorded them, by arm
+  std::vector<size_t> timed_;                          ///< places in verdict_.rows
   std::optional<gate::Plan> plan_;
   std::unique_ptr<GateLog> log_;
-  double round_seconds_ = 0;   ///< of the last round
-  double played_seconds_ = 0;  ///< of this process, for the budget
+  double round_seconds_ = 0;  ///< of the last round
 };
 
+/// Has a number without a clock got worse?
+bool has_worse(const record::GateRow& row);
 /// The line of a row in the terminal's table.
 std::string shown(const record::GateRow& row);
 /// "1 regression, 2 inconclusive, 9 same", and the exit code of it (measuring.md, section 4).

@@ -73,6 +73,11 @@ void check(const GateConfig& c) {
           c.rounds, " and ", c.most_rounds, "; they must be at least 2, and not fewer at most");
   require(c.certificate_slowdown > 1, "--gate.certificate-slowdown is ", c.certificate_slowdown,
           "; it must be more than 1");
+  for (const std::string& effect : {c.min_effect, c.macro_min_effect}) {
+    require(!c.certificate || c.certificate_slowdown > 1 + share_of("--gate.min-effect", effect),
+            "--gate.certificate-slowdown is ", c.certificate_slowdown, ", which an effect of ",
+            effect, " would not find; give more");
+  }
   require(c.inconclusive == "fail" || c.inconclusive == "pass", "--gate.inconclusive is \"",
           c.inconclusive, "\"; it takes fail or pass");
   for (const std::string& text : c.renamed) {

@@ -22,13 +22,7 @@ struct GateConfig {
   bool time_equal = false;
   bool certificate = true;
   double certificate_slowdown = 1.10;
-  std::vector<std::string> tolerances = {"flops=0%",
-                                         "bytes=0%",
-                                         "peak_memory=10%",
-                                         "wrong_members=0",
-                                         "selection_recall=0.005",
-                                         "recall=0.005",
-                                         "final_validation_loss=0.1%"};
+  std::vector<std::string> tolerances;
   std::vector<std::string> renamed;
   std::string inconclusive = "fail";
   uint64_t seed = 1;
@@ -42,20 +36,22 @@ void visit_fields(C& c, V&& v) {
          inconclusive, seed] = c;
   v("base", base, "the dsa-bench that is compared with");
   v("head", head, "the dsa-bench that is judged");
-  v("budget", budget, "time after which no further round starts: 90s, 10m, 1h");
+  v("budget", budget,
+    "time after which no further round starts (checks not counted): 90s, 10m, 1h");
   v("min-effect", min_effect, "least slowdown of a kernel row that counts: 3% or 0.03");
   v("macro-min-effect", macro_min_effect, "the same for rows that train");
-  v("alpha", alpha, "chance of a false first finding, all rows together");
+  v("alpha", alpha, "chance that one look at equal builds finds something, all rows together");
   v("rounds", rounds, "rounds before the first look; more where alpha needs them");
   v("most-rounds", most_rounds, "rounds of a row at most");
-  v("cores", cores, "CPUs the processes are pinned to: 0,1 or 2-5; empty = all they may use");
+  v("cores", cores,
+    "CPUs, by number, that the processes are pinned to: 0,1 or 2-5; empty = all they may use");
   v("time-limit", time_limit, "after which a process counts as hanging and is stopped");
   v("time-equal", time_equal, "time binaries whose machine code is equal, too");
   v("certificate", certificate,
     "time base against a copy of itself and against itself slowed: can this machine tell?");
   v("certificate-slowdown", certificate_slowdown, "factor the certificate must find");
   v("tolerances", tolerances,
-    "numbers that no clock makes, and by how much head's may be worse: flops=0%, loss=0.01");
+    "numbers that no clock makes, and by how much head's may be worse: flops=0%, recall=0.005");
   v("renamed", renamed, "rows that have another name in head: OLD=NEW");
   v("inconclusive", inconclusive, "fail: exit 2 if a row stays open or unarmed; pass: exit 0");
   v("seed", seed, "of the order in which the binaries run");

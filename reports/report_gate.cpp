@@ -12,7 +12,7 @@ namespace {
 /// Most pressing first.
 constexpr const char* kPressing[] = {"regression", "worse",        "crashed", "hung", "failed",
                                      "missing",    "inconclusive", "unarmed", "new",  "renamed"};
-constexpr const char* kQuiet[] = {"improvement", "same", "same-build"};
+constexpr const char* kQuiet[] = {"improvement", "skipped", "same", "same-build"};
 
 /// A comment on GitHub holds 65536 letters: three tables of this many long rows fit.
 constexpr size_t kCommentRows = 80;
@@ -142,7 +142,11 @@ std::string certificate_line(const record::GateVerdict& gate) {
     same += row.copy.verdict == "same";
     found += row.slowed.verdict == "regression";
   }
-  if (timed == 0) return "Certificate: none, nothing was timed.";
+  if (timed == 0) {
+    const bool any = std::any_of(gate.rows.begin(), gate.rows.end(),
+                                 [](const auto& row) { return was_timed(row.pairing); });
+    return any ? "Certificate: not asked for." : "Certificate: none, nothing was timed.";
+  }
   const std::string all = " of " + std::to_string(timed) + " rows";
   return std::string("Certificate: ") + (gate.armed ? "armed" : "NOT armed") +
          "; base against its copy came out the same in " + std::to_string(same) + all +

@@ -4,16 +4,20 @@
 # Exit codes are those of `dsa-bench gate` (docs/gate.md): 0 fine, 2 too noisy, 4 wrong, 6 slower or worse.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+here=$PWD
 cd "$root"
+
+# A path of the caller's, for after the cd.
+absolute() { [[ $1 == /* ]] && echo "$1" || echo "$here/$1"; }
 
 base_commit="" base="" head="" out=results/gate
 gate=()
 while (($#)); do
   case $1 in
     --base-commit) base_commit=$2 && shift ;;
-    --base) base=$2 && shift ;;
-    --head) head=$2 && shift ;;
-    --out) out=$2 && shift ;;
+    --base) base=$(absolute "$2") && shift ;;
+    --head) head=$(absolute "$2") && shift ;;
+    --out) out=$(absolute "$2") && shift ;;
     --) shift && gate=("$@") && break ;;
     --help | -h)
       say "usage: scripts/ci-gate.sh --base-commit COMMIT [--out DIR] [-- flags of dsa-bench gate]
@@ -44,18 +48,23 @@ if [[ -n $base_commit ]]; then
   build_commit "$root"
   head=$root/build/release/bin/dsa-bench
   tree=$root/build/gate-base
-  git worktree remove --force "$tree" 2>/dev/null || true
+  git worktree remove --force "$tree" 2>/dev/null || rm -rf "$tree"
   git worktree prune
-  git worktree add --quiet --detach "$tree" "$base_commit"
+  git worktree add --quiet --detach "$tree" "$base_commit" ||
+    fail "ci-gate.sh: --base-commit $base_commit cannot be checked out; fetch it first (fetch-depth: 0)."
   ln -sfn "$root/.venv" "$tree/.venv"
   mkdir -p "$tree/data" && ln -sfn "$root/data/shakespeare" "$tree/data/shakespeare"
   build_commit "$tree"
   base=$tree/build/release/bin/dsa-bench
 fi
 
+mkdir -p "$out"
+rm -f "$out/gate.md"
+before=$(ls -d "$out"/*-gate 2>/dev/null || true)
 code=0
 "$head" gate --base "$base" --head "$head" --out "$out" "${gate[@]}" || code=$?
-folder=$(ls -td "$out"/*-gate 2>/dev/null | head -n 1 || true)
+# Only a folder that this call made.
+folder=$(comm -13 <(sort <<<"$before") <(ls -d "$out"/*-gate 2>/dev/null | sort) | tail -n 1)
 report=$(dirname "$head")/dsa-report
 [[ -x $report ]] || report=$root/build/release/bin/dsa-report
 if [[ -n $folder && -f $folder/verdict.json ]]; then

@@ -45,7 +45,9 @@ std::vector<std::string> gate(const std::string& head, std::vector<std::string> 
                                     "--most-rounds",
                                     "8",
                                     "--min-effect",
-                                    "60%"};
+                                    "60%",
+                                    "--certificate-slowdown",
+                                    "4"};
   words.insert(words.end(), more.begin(), more.end());
   return words;
 }
@@ -58,7 +60,7 @@ dsa::record::GateVerdict verdict_of(const Bench& bench) {
 
 TEST_CASE("equal machine code is the same without timing", "[cli][gate]") {
   Bench bench;
-  const Outcome outcome = bench.run(gate(DSA_BENCH, {}));
+  const Outcome outcome = bench.run(gate(DSA_BENCH, {"--tolerances", "flops=0%,wrong_members=0"}));
   INFO(outcome.err);
   CHECK(outcome.code == 0);
   CHECK_THAT(outcome.out, ContainsSubstring("1 same-build"));
@@ -93,8 +95,9 @@ TEST_CASE("a certificate holds where the slowdown is seen, and not where it is t
   CHECK(verdict_of(seen).armed);
   CHECK(verdict_of(seen).rows.at(0).verdict == "same");
   Bench unseen;
+  const std::string deaf = script(unseen, "deaf.sh", "", "--inject-slowdown=1");
   const Outcome blind =
-      unseen.run(gate(DSA_BENCH, {"--time-equal", "--certificate-slowdown", "1.01"}));
+      unseen.run(gate(deaf, {"--base", deaf, "--time-equal", "--certificate-slowdown", "4"}));
   INFO(blind.out << blind.err);
   CHECK(blind.code == 2);
   CHECK_FALSE(verdict_of(unseen).armed);
@@ -152,6 +155,9 @@ TEST_CASE("an interrupted gate goes on where it stopped", "[cli][gate]") {
   CHECK(bench.end(child, SIGINT) == 130);
   CHECK(verdict_of(bench).status == "interrupted");
   const fs::path folder = bench.folder();
+  const Outcome other = bench.plain({"gate", "--resume", folder.string(), "--rounds", "7"});
+  CHECK(other.code == 1);
+  CHECK_THAT(other.err, ContainsSubstring("was another gate"));
   const Outcome rest = bench.plain({"gate", "--resume", folder.string()});
   INFO(rest.out << rest.err);
   CHECK((rest.code == 0 || rest.code == 2));
@@ -174,6 +180,9 @@ TEST_CASE("a gate refuses what it cannot compare, before it times", "[cli][gate]
   refused(gate(DSA_BENCH, {"--tolerances", "flops"}), "it takes quantity=amount");
   refused(gate(DSA_BENCH, {"--cores", "4096"}), "--gate.cores");
   refused(gate(DSA_BENCH, {"--renamed", "a=b"}), "--renamed names a");
+  refused(gate(DSA_BENCH, {"--certificate-slowdown", "1.5"}), "would not find");
+  refused(gate(script(bench, "other.sh", "", "--kernels.seed=7"), {}),
+          "kernels.seed = 1 and head with 7");
   const Outcome nothing = bench.run(gate(DSA_BENCH, {"--filter", "no_such_row"}));
   CHECK(nothing.code == 5);
 }
@@ -199,6 +208,9 @@ TEST_CASE("numbers without a clock are judged in their direction", "[gate]") {
   CHECK(verdicts(facts(100, 0.9, 2)) == "same same same ");
   CHECK(verdicts(facts(101, 0.896, 2.0019)) == "worse same same ");
   CHECK(verdicts(facts(99, 0.89, 2.01)) == "better worse worse ");
+  RowFacts lost = facts(100, 0.9, 2);
+  lost.numbers.erase("recall");
+  CHECK(verdicts(lost) == "same worse same ");
   CHECK(verdicts(facts(100, 0.95, 1.9)) == "same better better ");
   CHECK(verdicts(facts(100, 0.9, std::numeric_limits<double>::quiet_NaN())) == "same same worse ");
 }

@@ -181,9 +181,7 @@ record::GateRow Plan::judged_row(size_t row) const {
                  (out.confirmation.rounds > 0 ? percent(out.confirmation.ratio)
                                               : std::string("nothing yet")) +
                  ", which does not confirm it";
-    const bool denied =
-        out.confirmation.verdict == "same" || out.confirmation.verdict == "improvement";
-    out.verdict = denied ? "same" : "inconclusive";
+    out.verdict = out.confirmation.verdict == "same" ? "same" : "inconclusive";
   }
   return out;
 }

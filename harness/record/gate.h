@@ -20,13 +20,13 @@ struct GateCheck {
   Quantity quantity;
   double base = 0, head = 0;
   double tolerance = 0;  ///< of |head - base|, in the quantity's unit
-  std::string verdict;   ///< same | better | worse | changed (for a quantity without a direction)
+  std::string verdict;   ///< same | better | worse; without a direction more is worse
 };
 
 struct GateRow {
   std::string id, level;
   /// regression | improvement | same | inconclusive | same-build | unarmed | missing | new | renamed |
-  /// crashed | hung | failed | worse
+  /// crashed | hung | failed | worse | skipped
   std::string verdict;
   std::string reason;       ///< one sentence
   double base_seconds = 0;  ///< median of base's rounds; NaN = not timed
