@@ -12,16 +12,6 @@
 namespace dsa::bench {
 namespace {
 
-/// In the order a reader wants them.
-constexpr const char* kVerdicts[] = {
-    "failed",  "crashed", "hung",    "regression", "worse", "inconclusive", "unarmed",
-    "missing", "new",     "renamed", "skipped",    "same",  "improvement",  "same-build"};
-
-int rank_of(const std::string& verdict) {
-  return static_cast<int>(std::find(std::begin(kVerdicts), std::end(kVerdicts), verdict) -
-                          std::begin(kVerdicts));
-}
-
 std::string interval(const record::Pairing& pairing) {
   if (pairing.rounds == 0) return "";
   char text[96];
@@ -61,7 +51,7 @@ std::pair<std::string, int> summary_of(const record::GateVerdict& verdict,
   std::map<int, int> count;
   bool wrong = false, slower = false, open = false;
   for (const record::GateRow& row : verdict.rows) {
-    ++count[rank_of(row.verdict)];
+    ++count[record::place_of_verdict(row.verdict)];
     const bool broken =
         row.verdict == "failed" || row.verdict == "crashed" || row.verdict == "hung";
     const bool of_head = row.reason.starts_with("head");
@@ -72,8 +62,9 @@ std::pair<std::string, int> summary_of(const record::GateVerdict& verdict,
   }
   std::string sentence;
   for (const auto& [rank, n] : count) {
-    if (rank >= static_cast<int>(std::size(kVerdicts))) continue;
-    sentence += (sentence.empty() ? "" : ", ") + std::to_string(n) + " " + kVerdicts[rank];
+    if (rank >= static_cast<int>(std::size(record::kGateVerdicts))) continue;
+    sentence +=
+        (sentence.empty() ? "" : ", ") + std::to_string(n) + " " + record::kGateVerdicts[rank];
   }
   if (verdict.rows.empty()) return {"no rows", kNothingSelected};
   int code = kFine;
@@ -87,9 +78,10 @@ int gate(const CommandLine& line, const std::string& command) {
   const RunConfig& config = line.config;
   check(config.gate);
   check(config);
-  require(line.benchmark_flags.empty() || !config.filter.empty(),
-          "gate runs both binaries itself; ",
-          line.benchmark_flags.empty() ? "" : line.benchmark_flags.front(), " means nothing here");
+  for (const std::string& flag : line.benchmark_flags) {
+    require(flag.starts_with("--benchmark_filter="), "gate runs both binaries itself; ", flag,
+            " means nothing here");
+  }
   require(!config.dry_run && !config.profile,
           "gate times; --dry-run and --profile make times that say nothing");
   // Threads that spin while they wait cost ten times the time where others use a CPU.
@@ -117,7 +109,7 @@ int gate(const CommandLine& line, const std::string& command) {
   if (config.quiet || verdict.rows.empty()) return verdict.exit_code;
   std::vector<record::GateRow> rows = verdict.rows;
   std::stable_sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) {
-    return rank_of(a.verdict) < rank_of(b.verdict);
+    return record::place_of_verdict(a.verdict) < record::place_of_verdict(b.verdict);
   });
   for (const record::GateRow& row : rows) std::printf("%s\n", shown(row).c_str());
   const std::string folder = session.folder().string();

@@ -19,14 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string bytes_of(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  require(in.good(), file.string(), " cannot be read; give the path of a dsa-bench");
-  std::stringstream bytes;
-  bytes << in.rdbuf();
-  return bytes.str();
-}
-
 /// The section .text of a 64-bit ELF file; all of any other file (a script around a binary, say).
 std::string_view machine_code(const std::string& file) {
   Elf64_Ehdr head;
@@ -81,14 +73,12 @@ bool of_a_part(const record::Metric& metric) {
   return false;
 }
 
-void read_metrics(const fs::path& file, RunFacts& facts) {
-  const record::Run run = record::from_json(bytes_of(file));
+void read_metrics(const record::Run& run, RunFacts& facts) {
   for (const record::Metric& metric : run.metrics) {
     const auto id = metric.labels.find("id");
     if (id == metric.labels.end() || metric.samples.empty() || of_a_part(metric)) continue;
     RowFacts& row = facts[id->second];
     row.level = metric.labels.at("level");
-    if (row.labels.empty()) row.labels = metric.labels;
     const double middle = median(metric.samples);
     row.numbers.emplace(metric.quantity.name, std::pair{metric.quantity, middle});
     // The fastest of a kernel's repetitions: what other processes take is only ever added.
@@ -101,7 +91,8 @@ void read_metrics(const fs::path& file, RunFacts& facts) {
 }  // namespace
 
 Binary binary_of(const std::string& name, const std::string& path) {
-  const std::string file = bytes_of(path);
+  require(fs::exists(path), "--", name, " ", path, " does not exist; give the path of a dsa-bench");
+  const std::string file = whole_text(path);
   const std::string_view code = machine_code(file);
   Sha256 hash;
   hash.add(code.data(), code.size());
@@ -179,49 +170,41 @@ ArmRunner::Result ArmRunner::measure(const Binary& binary, const std::vector<std
   if (binary.slowdown > 1) {
     argv.push_back("--inject-slowdown=" + std::to_string(binary.slowdown));
   }
-  Result result;
   ProcessOptions watched = options(where);
   watched.seconds *= limits;
-  result.ended = run_process(argv, watched);
-  result.facts = facts_in(place);
+  const Ended ended = run_process(argv, watched);
+  Result result = left_in(place);
+  result.ended = ended;
   // 1 says that the settings were refused, before anything ran.
   require(result.ended.code != 1, binary.arm.name, " (", binary.arm.path,
           ") refuses the settings: ", result.ended.words);
   return result;
 }
 
-RunFacts ArmRunner::facts_in(const std::string& place) const {
-  RunFacts facts;
+ArmRunner::Result ArmRunner::left_in(const std::string& place) const {
+  Result result;
   const fs::path folder = run_folder(folder_ / place);
-  if (folder.empty() || !fs::exists(folder / "record.json")) return facts;
-  read_metrics(folder / "record.json", facts);
+  if (folder.empty() || !fs::exists(folder / "record.json")) return result;
+  const record::Run run = record::from_json(whole_text(folder / "record.json"));
+  read_metrics(run, result.facts);
+  result.settings = run.config_json;
+  const auto git = run.build.find("git"), dirty = run.build.find("dirty");
+  if (git != run.build.end()) {
+    result.git = git->second;
+    if (dirty != run.build.end() && dirty->second == "true") result.git += "-dirty";
+  }
   if (fs::exists(folder / "failures.json")) {
-    for (const auto& failure : record::failures_from_json(bytes_of(folder / "failures.json"))) {
-      facts[failure.id].status = failure.status, facts[failure.id].reason = failure.reason;
+    for (const auto& failure : record::failures_from_json(whole_text(folder / "failures.json"))) {
+      RowFacts& row = result.facts[failure.id];
+      row.status = failure.status, row.reason = failure.reason;
     }
   }
   for (const std::string& line : whole_lines(folder / "samples.jsonl")) {
     const auto sample = nlohmann::json::parse(line, nullptr, false);
     if (!sample.is_object() || sample.value("type", "") != "sample") continue;
-    facts[sample.value("id", "")].iterations = sample.value("iterations", int64_t{0});
+    result.facts[sample.value("id", "")].iterations = sample.value("iterations", int64_t{0});
   }
-  return facts;
-}
-
-std::string ArmRunner::config_in(const std::string& place) const {
-  const fs::path folder = run_folder(folder_ / place);
-  if (folder.empty() || !fs::exists(folder / "record.json")) return "";
-  return record::from_json(bytes_of(folder / "record.json")).config_json;
-}
-
-std::string ArmRunner::git_in(const std::string& place) const {
-  const fs::path folder = run_folder(folder_ / place);
-  if (folder.empty() || !fs::exists(folder / "record.json")) return "";
-  const record::Run run = record::from_json(bytes_of(folder / "record.json"));
-  const auto git = run.build.find("git");
-  const auto dirty = run.build.find("dirty");
-  if (git == run.build.end()) return "";
-  return git->second + (dirty != run.build.end() && dirty->second == "true" ? "-dirty" : "");
+  return result;
 }
 
 }  // namespace dsa::bench

@@ -13,7 +13,6 @@ namespace dsa::bench {
 /// What one run says of one row.
 struct RowFacts {
   std::string level;
-  std::map<std::string, std::string> labels;
   std::map<std::string, std::pair<record::Quantity, double>> numbers;  ///< medians, by quantity
   std::optional<double> seconds;  ///< of a call in the fastest repetition, or the median step
   int64_t iterations = 0;         ///< calls of a repetition
@@ -42,6 +41,7 @@ class ArmRunner {
   struct Result {
     Ended ended;
     RunFacts facts;
+    std::string settings, git;  ///< as its record has them: JSON, commit; empty without a record
   };
   /// Runs the rows once, with `more` flags, in `place` below the gate's folder (emptied before).
   /// @param limits  how many --gate.time-limit it may take
@@ -49,9 +49,7 @@ class ArmRunner {
                  const std::vector<std::string>& more, const std::string& place,
                  double limits = 1) const;
   /// What an earlier measure() left in `place`.
-  RunFacts facts_in(const std::string& place) const;
-  std::string config_in(const std::string& place) const;  ///< settings of that run, JSON, or empty
-  std::string git_in(const std::string& place) const;  ///< the commit it was built from, or empty
+  Result left_in(const std::string& place) const;
 
  private:
   ProcessOptions options(const std::filesystem::path& where) const;

@@ -11,7 +11,6 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
-#include <sstream>
 
 namespace dsa::bench {
 namespace {
@@ -27,25 +26,10 @@ bool settled(const record::GateRow& row) {
   return !row.verdict.empty();
 }
 
-record::GateVerdict read_verdict(const fs::path& folder) {
-  std::ifstream in(folder / "verdict.json");
-  std::stringstream text;
-  text << in.rdbuf();
-  return record::gate_from_json(text.str());
-}
-
-fs::path new_folder(const std::string& out, const std::string& id) {
-  fs::path folder = fs::path(out) / id;
-  for (int i = 2; fs::exists(folder); ++i) folder = fs::path(out) / (id + "-" + std::to_string(i));
-  std::error_code failed;
-  fs::create_directories(folder, failed);
-  require(!failed, "--out ", out, " cannot be written: ", failed.message());
-  return folder;
-}
-
 fs::path folder_of(const RunConfig& config) {
   if (!config.resume.empty()) return config.resume;
-  return new_folder(config.out, stamp_of(utc_now()) + "-gate");
+  std::string id = stamp_of(utc_now()) + "-gate";
+  return make_folder(config.out, id);
 }
 
 }  // namespace
@@ -77,7 +61,7 @@ GateSession::GateSession(const RunConfig& config, const std::string& command)
 }
 
 void GateSession::resume() {
-  const record::GateVerdict before = read_verdict(folder_);
+  const record::GateVerdict before = record::gate_from_json(whole_text(folder_ / "verdict.json"));
   for (size_t i = 0; i < before.arms.size(); ++i) {
     const Binary& now = i == 0 ? base_ : head_;
     require(before.arms[i].text_hash == now.arm.text_hash, "--resume ", config_.resume,
@@ -137,16 +121,12 @@ RunFacts GateSession::checked(Binary& binary, const std::vector<std::string>& ro
   for (int part = 0; !left.empty() && !stop_requested(); ++part) {
     const std::string where = place + "-" + std::to_string(part);
     const bool before = fs::exists(folder_ / (where + ".done"));
-    ArmRunner::Result result;
-    if (before) {
-      result.facts = runner_.facts_in(where);
-    } else {
-      result = runner_.measure(unslowed, left, {"--kernels.repetitions=1"}, where,
-                               static_cast<double>(left.size()));
-    }
+    auto result = before ? runner_.left_in(where)
+                         : runner_.measure(unslowed, left, {"--kernels.repetitions=1"}, where,
+                                           static_cast<double>(left.size()));
     if (result.ended.stopped) return all;
-    binary.arm.git = runner_.git_in(where);
-    settings_there_[binary.arm.name] = runner_.config_in(where);
+    binary.arm.git = result.git;
+    settings_there_[binary.arm.name] = result.settings;
     const auto known = [&](const std::string& id) {
       const auto found = result.facts.find(id);
       return found != result.facts.end() &&
@@ -222,11 +202,12 @@ void GateSession::choose_timed() {
   log_ = std::make_unique<GateLog>(folder_, ids);
   write_iterations();
   copy_ = slowed_ = base_;
+  slowed_.slowdown = config_.gate.certificate_slowdown;
+  if (timed_.empty() || !rules.certificate) return;
   copy_.arm.path = (folder_ / "base-copy").string();
   std::error_code failed;
   fs::copy_file(base_.arm.path, copy_.arm.path, fs::copy_options::overwrite_existing, failed);
   require(!failed, copy_.arm.path, " cannot be written: ", failed.message());
-  slowed_.slowdown = config_.gate.certificate_slowdown;
 }
 
 /// Base's counts, for every arm: a count that head found out for itself would depend on its speed.

@@ -18,6 +18,12 @@
 
 namespace dsa::bench {
 
+/// Why the times of a run are none to compare, "profiled" or "slowed", or empty.
+inline std::string label_of(const RunConfig& config) {
+  if (config.profile) return "profiled";
+  return config.inject_slowdown > 1 ? "slowed" : "";
+}
+
 struct Session {
   RunConfig config;  ///< what is run: shrunk by --dry-run
   Progress progress{true};
@@ -30,11 +36,7 @@ struct Session {
   bool gate_failed = false, seed_failed = false;
   int failed_audits = 0;
 
-  /// Why the run's times are none to compare, or empty.
-  std::string label() const {
-    if (config.profile) return "profiled";
-    return config.inject_slowdown > 1 ? "slowed" : "";
-  }
+  std::string label() const { return label_of(config); }
 };
 
 /// One row. run() is called once for every repetition (and calibration probe); finish() once after

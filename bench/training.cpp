@@ -71,8 +71,7 @@ TrainingRow::TrainingRow(const std::string& variant, int64_t length, const RunCo
     id += "/task:" + config.task.name;
     labels["task"] = config.task.name, labels["id"] = id;
   }
-  if (config.profile) labels["profiled"] = "true";
-  if (config.inject_slowdown > 1) labels["slowed"] = "true";
+  if (!label_of(config).empty()) labels[label_of(config)] = "true";
   seeds = config.profile ? 1 : static_cast<int64_t>(config.seeds.size());
 }
 

@@ -2,6 +2,7 @@
 
 #include "harness/config_text.h"
 #include "harness/record/gate.h"
+#include "harness/recorder.h"
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -259,14 +260,12 @@ RunConfig run_config_from_json(const std::string& json) {
 RunConfig recorded_config(const std::filesystem::path& folder) {
   const bool gate = std::filesystem::exists(folder / "verdict.json");
   const auto file = folder / (gate ? "verdict.json" : "record.json");
-  std::ifstream in(file);
-  require(in.good(), "--resume ", folder.string(),
+  require(std::filesystem::exists(file), "--resume ", folder.string(),
           " holds no record.json; give the folder of a run");
-  std::stringstream text;
-  text << in.rdbuf();
   try {
-    const std::string config = gate ? record::gate_from_json(text.str()).config_json
-                                    : record::from_json(text.str()).config_json;
+    const std::string text = whole_text(file);
+    const std::string config =
+        gate ? record::gate_from_json(text).config_json : record::from_json(text).config_json;
     require(!config.empty(), "it has no configuration; give the folder of a run");
     return run_config_from_json(config);
   } catch (const std::exception& error) {

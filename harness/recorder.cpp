@@ -21,14 +21,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
-std::string read_text(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  require(in.good(), "cannot read ", file.string(), ": ", std::strerror(errno));
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
 Json line_of(const Sample& s) {
   Json out = {{"type", "sample"},
               {"level", s.level},
@@ -62,6 +54,8 @@ Sample sample_of(const Json& json) {
   return s;
 }
 
+}  // namespace
+
 fs::path make_folder(const fs::path& out, std::string& id) {
   std::error_code error;
   fs::create_directories(out, error);
@@ -75,12 +69,18 @@ fs::path make_folder(const fs::path& out, std::string& id) {
   return out / id;
 }
 
-}  // namespace
+std::string whole_text(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  require(in.good(), "cannot read ", file.string(), ": ", std::strerror(errno));
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
 
 std::vector<std::string> whole_lines(const fs::path& file) {
   std::vector<std::string> lines;
   if (!fs::exists(file)) return lines;
-  std::istringstream text(read_text(file));
+  std::istringstream text(whole_text(file));
   for (std::string line; std::getline(text, line);) {
     if (!text.eof() && !line.empty()) lines.push_back(line);
   }
@@ -108,7 +108,7 @@ void write_atomically(const fs::path& file, const std::string& text) {
 
 JsonLines::JsonLines(const fs::path& file) : path_(file) {
   bool cut_off = false;
-  if (fs::exists(file) && fs::file_size(file) > 0) cut_off = read_text(file).back() != '\n';
+  if (fs::exists(file) && fs::file_size(file) > 0) cut_off = whole_text(file).back() != '\n';
   file_.reset(std::fopen(file.c_str(), "ae"));
   require(file_ != nullptr, "cannot write ", file.string(), ": ", std::strerror(errno));
   if (cut_off) std::fputc('\n', file_.get());
@@ -131,9 +131,9 @@ Recorder::Recorder(const fs::path& out, record::Run run, MachineContext context)
 
 Recorder::Recorder(const fs::path& folder, MachineContext context)
     : folder_(folder), context_(std::move(context)) {
-  run_ = record::from_json(read_text(folder / "record.json"));
+  run_ = record::from_json(whole_text(folder / "record.json"));
   if (fs::exists(folder / "failures.json")) {
-    failures_ = record::failures_from_json(read_text(folder / "failures.json"));
+    failures_ = record::failures_from_json(whole_text(folder / "failures.json"));
   }
   load_samples();
   lines_ = std::make_unique<JsonLines>(folder_ / "samples.jsonl");

@@ -40,6 +40,11 @@ class JsonLines {
   std::unique_ptr<std::FILE, Close> file_;
 };
 
+/// Makes `out`/`id`, or with -2, -3, ... behind it, which `id` then has. @throws Error if it cannot.
+std::filesystem::path make_folder(const std::filesystem::path& out, std::string& id);
+
+std::string whole_text(const std::filesystem::path& file);  ///< @throws Error naming the file
+
 /// The whole lines of a file of JSON lines; what a crash cut off is left out.
 std::vector<std::string> whole_lines(const std::filesystem::path& file);
 

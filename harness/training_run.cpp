@@ -112,11 +112,10 @@ class Run {
   }
 
   StepResult slowed_step() {
-    StepResult step;
+    if (job_.slowdown <= 1) return trainer_->step();
     const auto start = std::chrono::steady_clock::now();
-    slowed(job_.slowdown, [&] { step = trainer_->step(); });
-    const std::chrono::duration<double> all = std::chrono::steady_clock::now() - start;
-    if (job_.slowdown > 1) step.seconds = all.count();
+    StepResult step = slowed(job_.slowdown, [&] { return trainer_->step(); });
+    step.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return step;
   }
 

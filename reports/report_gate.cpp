@@ -9,18 +9,8 @@
 namespace dsa::report {
 namespace {
 
-/// Most pressing first.
-constexpr const char* kPressing[] = {"regression", "worse",        "crashed", "hung", "failed",
-                                     "missing",    "inconclusive", "unarmed", "new",  "renamed"};
-constexpr const char* kQuiet[] = {"improvement", "skipped", "same", "same-build"};
-
 /// A comment on GitHub holds 65536 letters: three tables of this many long rows fit.
 constexpr size_t kCommentRows = 80;
-
-size_t pressing_place(const std::string& verdict) {
-  return static_cast<size_t>(std::find(std::begin(kPressing), std::end(kPressing), verdict) -
-                             std::begin(kPressing));
-}
 
 /// Pressing verdicts first, then large ratios, then the order of the file.
 std::vector<const record::GateRow*> gate_rows(const record::GateVerdict& gate, bool pressing) {
@@ -32,7 +22,8 @@ std::vector<const record::GateRow*> gate_rows(const record::GateVerdict& gate, b
     return was_timed(row->pairing) ? row->pairing.ratio : 0;
   };
   std::stable_sort(out.begin(), out.end(), [&](const auto* a, const auto* b) {
-    const size_t place_a = pressing_place(a->verdict), place_b = pressing_place(b->verdict);
+    const int place_a = record::place_of_verdict(a->verdict);
+    const int place_b = record::place_of_verdict(b->verdict);
     return place_a != place_b ? place_a < place_b : ratio(a) > ratio(b);
   });
   return out;
@@ -40,8 +31,8 @@ std::vector<const record::GateRow*> gate_rows(const record::GateVerdict& gate, b
 
 /// "2 regression, 1 new, 9 same", most pressing first.
 std::string verdict_counts(const std::vector<const record::GateRow*>& rows) {
-  std::vector<std::string> order(std::begin(kPressing), std::end(kPressing));
-  order.insert(order.end(), std::begin(kQuiet), std::end(kQuiet));
+  std::vector<std::string> order(std::begin(record::kGateVerdicts),
+                                 std::end(record::kGateVerdicts));
   std::map<std::string, int> counts;
   for (const record::GateRow* row : rows) {
     ++counts[row->verdict];
@@ -188,7 +179,9 @@ std::vector<Block> quiet_blocks(const record::GateVerdict& gate) {
 }  // namespace
 
 bool needs_attention(const std::string& verdict) {
-  return std::find(std::begin(kQuiet), std::end(kQuiet), verdict) == std::end(kQuiet);
+  const int place = record::place_of_verdict(verdict);
+  return place < record::kFirstQuietVerdict ||
+         place == static_cast<int>(std::size(record::kGateVerdicts));
 }
 
 std::string factor(double ratio) {

@@ -174,7 +174,8 @@ TEST_CASE("a gate refuses what it cannot compare, before it times", "[cli][gate]
     CHECK_THAT(outcome.err, ContainsSubstring(why));
   };
   refused({"gate", "--head", DSA_BENCH}, "gate needs --base PATH");
-  refused(gate("no/such/file", {}), "no/such/file cannot be read");
+  refused(gate("no/such/file", {}), "--head no/such/file does not exist");
+  refused(gate(DSA_BENCH, {"--benchmark_repetitions=3"}), "means nothing here");
   refused(gate(DSA_BENCH, {"--budget", "ten"}), "it takes a time such as 90s");
   refused(gate(DSA_BENCH, {"--min-effect", "-3%"}), "it takes a share such as 3%");
   refused(gate(DSA_BENCH, {"--tolerances", "flops"}), "it takes quantity=amount");

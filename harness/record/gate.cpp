@@ -2,6 +2,8 @@
 
 #include "harness/record/archive.h"
 
+#include <algorithm>
+
 namespace dsa::record {
 
 template <class A>
@@ -32,6 +34,11 @@ void fields(A& a, GateVerdict& v) {
   a("macro_effect", v.macro_effect), a("slowdown", v.slowdown), a("seconds", v.seconds);
   a("budget", v.budget), a("arms", v.arms), a("machine", v.machine), a("config", v.config_json);
   a("rows", v.rows);
+}
+
+int place_of_verdict(const std::string& verdict) {
+  return static_cast<int>(std::find(std::begin(kGateVerdicts), std::end(kGateVerdicts), verdict) -
+                          std::begin(kGateVerdicts));
 }
 
 std::string to_json(const GateVerdict& verdict) {

@@ -23,11 +23,18 @@ struct GateCheck {
   std::string verdict;   ///< same | better | worse; without a direction more is worse
 };
 
+/// What a row can come to, most pressing first; those from kFirstQuietVerdict on need nobody.
+inline constexpr const char* kGateVerdicts[] = {
+    "regression", "worse", "crashed", "hung",        "failed",  "missing", "inconclusive",
+    "unarmed",    "new",   "renamed", "improvement", "skipped", "same",    "same-build"};
+inline constexpr int kFirstQuietVerdict = 10;
+
+/// Its place in kGateVerdicts, or one past the end.
+int place_of_verdict(const std::string& verdict);
+
 struct GateRow {
   std::string id, level;
-  /// regression | improvement | same | inconclusive | same-build | unarmed | missing | new | renamed |
-  /// crashed | hung | failed | worse | skipped
-  std::string verdict;
+  std::string verdict;      ///< one of kGateVerdicts
   std::string reason;       ///< one sentence
   double base_seconds = 0;  ///< median of base's rounds; NaN = not timed
   Pairing pairing;          ///< base against head
