@@ -89,13 +89,15 @@ class AnatomyRow : public Row {
   int64_t length_;
   std::shared_ptr<Corpora> corpora_;
   size_t next_seed_ = 0;
+  Repetitions repetitions_;
 };
 
 void AnatomyRow::run(benchmark::State& state, Session& session) {
   const size_t index = next_seed_++;
   const auto* done = session.recorder->metric(id, numbers().front().quantity.name);
-  if (stop_requested()) return skip(state, "interrupted");
-  if (done != nullptr && done->samples.size() > index) return skip(state, "done before");
+  if (stop_requested()) return repetitions_.skip(state, "interrupted");
+  if (done != nullptr && done->samples.size() > index)
+    return repetitions_.skip(state, "done before");
   const uint64_t seed = session.config.seeds.at(index);
   session.progress.begin(id + " seed " + std::to_string(seed));
   std::string failure;
@@ -119,9 +121,11 @@ void AnatomyRow::run(benchmark::State& state, Session& session) {
     none.best_validation_loss = none.final_validation_loss = none.best_accuracy = kNaN;
     none.median_step_seconds = kNaN;
     record(index, none, session);
-    fail(state, failure);
+    repetitions_.fail(state, failure);
   } else if (!finished) {
-    skip(state, "interrupted");
+    repetitions_.skip(state, "interrupted");
+  } else {
+    repetitions_.timed(state);
   }
   session.recorder->write();
 }

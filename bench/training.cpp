@@ -55,6 +55,7 @@ class TrainingRow : public Row {
   AttentionConfig attention_;
   std::string files_;  ///< what names of files begin with
   size_t next_seed_ = 0;
+  Repetitions repetitions_;
 };
 
 TrainingRow::TrainingRow(const std::string& variant, int64_t length, const RunConfig& config)
@@ -93,8 +94,10 @@ fs::path TrainingRow::file(uint64_t seed, const char* ending, Session& session) 
 void TrainingRow::run(benchmark::State& state, Session& session) {
   const size_t index = next_seed_++;
   const auto* done = session.recorder->metric(id, "best_validation_loss");
-  if (stop_requested()) return skip(state, "interrupted");
-  if (done != nullptr && done->samples.size() > index) return skip(state, "done before");
+  if (stop_requested()) return repetitions_.skip(state, "interrupted");
+  if (done != nullptr && done->samples.size() > index) {
+    return repetitions_.skip(state, "done before");
+  }
   double step_seconds = 0;
   std::string failure;
   for (auto _ : state) {
@@ -107,9 +110,11 @@ void TrainingRow::run(benchmark::State& state, Session& session) {
   }
   if (!failure.empty()) {
     record_failed_seed(index, failure, session);
-    fail(state, failure);
+    repetitions_.fail(state, failure);
   } else if (step_seconds <= 0) {
-    skip(state, "interrupted");
+    repetitions_.skip(state, "interrupted");
+  } else {
+    repetitions_.timed(state);
   }
   session.recorder->write();
 }

@@ -39,9 +39,9 @@ Json sample_lines(const fs::path& folder) {
 /// The record without what time, memory and the clock put into it.
 Json without_times(Json record) {
   // A note is about the last timed call, and on which set of inputs that was, time decides.
-  const std::set<std::string> timed = {"time",       "flop_rate",  "byte_rate",   "step_time",
-                                       "throughput", "stage_time", "peak_memory", "note",
-                                       "missing_cpus"};
+  const std::set<std::string> timed = {"time",        "flop_rate",  "byte_rate",
+                                       "step_time",   "throughput", "stage_time",
+                                       "peak_memory", "note",       "missing_cpus"};
   for (const char* key : {"id", "started", "ended", "command"}) record.erase(key);
   record["config"].erase("out");
   record["config"]["data"].erase("path");
@@ -298,6 +298,22 @@ TEST_CASE("Ctrl-C ends after the step with exit code 130; --resume trains the re
     if (json["type"] == "step") CHECK(json["step"] == expected++);
   }
   CHECK(expected == 401);
+}
+
+TEST_CASE("a run that has only its first seed is resumed with the others", "[cli]") {
+  Bench bench;
+  const pid_t child = bench.start(
+      {"--suites", "training", "--variants", "dense", "--seeds", "1,2,3", "--train.steps", "400"});
+  REQUIRE(bench.wait_for_lines("seq_16/dense-seed2.metrics.jsonl", 3));
+  REQUIRE(bench.end(child, SIGINT) == 130);
+  const Outcome rest = bench.plain({"--resume", bench.folder().string()});
+  INFO(rest.out << rest.err);
+  REQUIRE(rest.code == 0);
+  const Json record = bench.json("record.json");
+  CHECK(record["status"] == "done");
+  for (const auto& metric : record["metrics"]) {
+    if (metric["quantity"]["name"] == "step_time") CHECK(metric["samples"].size() == 3);
+  }
 }
 
 TEST_CASE("a run killed after its last step is resumed with its throughput", "[cli]") {
