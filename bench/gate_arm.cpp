@@ -81,10 +81,12 @@ void read_metrics(const record::Run& run, RunFacts& facts) {
     row.level = metric.labels.at("level");
     const double middle = median(metric.samples);
     row.numbers.emplace(metric.quantity.name, std::pair{metric.quantity, middle});
+    const bool call = metric.quantity.name == "time", step = metric.quantity.name == "step_time";
+    if (!call && !step) continue;
+    row.slices = metric.samples;
     // The fastest of a kernel's repetitions: what other processes take is only ever added.
-    if (metric.quantity.name == "time") row.seconds = std::ranges::min(metric.samples);
-    if (metric.quantity.name == "step_time") row.seconds = middle;
-    if (row.seconds && !std::isfinite(*row.seconds)) row.seconds.reset();
+    const double seconds = call ? std::ranges::min(metric.samples) : middle;
+    if (std::isfinite(seconds)) row.seconds = seconds;
   }
 }
 
@@ -156,10 +158,8 @@ std::vector<std::string> ArmRunner::rows(const Binary& binary) const {
   return names;
 }
 
-ArmRunner::Result ArmRunner::measure(const Binary& binary, const std::vector<std::string>& rows,
-                                     const std::vector<std::string>& more, const std::string& place,
-                                     double limits) const {
-  const fs::path where = folder_ / place;
+Command ArmRunner::command(const Binary& binary, const std::vector<std::string>& rows,
+                           const std::vector<std::string>& more, const fs::path& where) const {
   fs::remove_all(where);
   std::string ids;
   for (const auto& row : rows) ids += (ids.empty() ? "" : "|") + row;
@@ -170,15 +170,41 @@ ArmRunner::Result ArmRunner::measure(const Binary& binary, const std::vector<std
   if (binary.slowdown > 1) {
     argv.push_back("--inject-slowdown=" + std::to_string(binary.slowdown));
   }
-  ProcessOptions watched = options(where);
-  watched.seconds *= limits;
-  const Ended ended = run_process(argv, watched);
+  return {argv, options(where)};
+}
+
+ArmRunner::Result ArmRunner::result_of(const Binary& binary, const Ended& ended,
+                                       const std::string& place) const {
   Result result = left_in(place);
   result.ended = ended;
   // 1 says that the settings were refused, before anything ran.
-  require(result.ended.code != 1, binary.arm.name, " (", binary.arm.path,
-          ") refuses the settings: ", result.ended.words);
+  require(ended.code != 1, binary.arm.name, " (", binary.arm.path,
+          ") refuses the settings: ", ended.words);
   return result;
+}
+
+ArmRunner::Result ArmRunner::measure(const Binary& binary, const std::vector<std::string>& rows,
+                                     const std::vector<std::string>& more, const std::string& place,
+                                     double limits) const {
+  Command one = command(binary, rows, more, folder_ / place);
+  one.options.seconds *= limits;
+  return result_of(binary, run_process(one.argv, one.options), place);
+}
+
+std::vector<ArmRunner::Result> ArmRunner::measure_in_turns(const std::vector<Entry>& entries,
+                                                           const std::vector<std::string>& more,
+                                                           const std::string& place) const {
+  std::vector<Command> commands;
+  const auto place_of = [&](size_t i) { return place + "/" + std::to_string(i); };
+  for (size_t i = 0; i < entries.size(); ++i) {
+    commands.push_back(command(*entries[i].binary, {entries[i].row}, more, folder_ / place_of(i)));
+  }
+  const std::vector<Ended> ended = run_in_turns(commands);
+  std::vector<Result> results;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    results.push_back(result_of(*entries[i].binary, ended[i], place_of(i)));
+  }
+  return results;
 }
 
 ArmRunner::Result ArmRunner::left_in(const std::string& place) const {

@@ -14,7 +14,8 @@ namespace dsa::bench {
 struct RowFacts {
   std::string level;
   std::map<std::string, std::pair<record::Quantity, double>> numbers;  ///< medians, by quantity
-  std::optional<double> seconds;  ///< of a call in the fastest repetition, or the median step
+  std::vector<double> slices;  ///< seconds of a call by repetition, or of each step, in their order
+  std::optional<double> seconds;  ///< the fastest repetition, or the median step
   int64_t iterations = 0;         ///< calls of a repetition
   std::string status, reason;     ///< of failures.json
 };
@@ -48,11 +49,22 @@ class ArmRunner {
   Result measure(const Binary& binary, const std::vector<std::string>& rows,
                  const std::vector<std::string>& more, const std::string& place,
                  double limits = 1) const;
+  /// Runs one row of each binary in turns, with `more` flags, in `place` below the gate's folder.
+  struct Entry {
+    const Binary* binary;
+    std::string row;
+  };
+  std::vector<Result> measure_in_turns(const std::vector<Entry>& entries,
+                                       const std::vector<std::string>& more,
+                                       const std::string& place) const;
   /// What an earlier measure() left in `place`.
   Result left_in(const std::string& place) const;
 
  private:
   ProcessOptions options(const std::filesystem::path& where) const;
+  Command command(const Binary& binary, const std::vector<std::string>& rows,
+                  const std::vector<std::string>& more, const std::filesystem::path& where) const;
+  Result result_of(const Binary& binary, const Ended& ended, const std::string& place) const;
   std::vector<std::string> settings_;
   std::vector<std::string> selection_;
   std::filesystem::path folder_;

@@ -13,6 +13,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+gate::Arm arm_of(const std::string& name) {
+  const auto found = std::find(gate::kArmNames.begin(), gate::kArmNames.end(), name);
+  require(found != gate::kArmNames.end(), "gate.jsonl names an arm ", name, ", which no gate has");
+  return static_cast<gate::Arm>(found - gate::kArmNames.begin());
+}
+
 }  // namespace
 
 GateLog::GateLog(const std::filesystem::path& folder, std::vector<std::string> ids)
@@ -40,7 +46,8 @@ std::vector<PlayedRound> GateLog::earlier() const {
       for (const auto& [id, seconds] : of_arm->items()) round.times[arm][row_of(id)] = seconds;
     }
     for (const Json& one : in["excluded"]) {
-      round.excluded.push_back({row_of(one["id"]), one["verdict"], one["reason"]});
+      round.excluded.push_back(
+          {row_of(one["id"]), arm_of(one["arm"]), one["verdict"], one["reason"]});
     }
   }
   return rounds;
@@ -55,7 +62,10 @@ void GateLog::add(const PlayedRound& round) {
     }
   }
   for (const Exclusion& one : round.excluded) {
-    excluded.push_back({{"id", ids_[one.row]}, {"verdict", one.verdict}, {"reason", one.reason}});
+    excluded.push_back({{"id", ids_[one.row]},
+                        {"arm", gate::kArmNames[static_cast<size_t>(one.arm)]},
+                        {"verdict", one.verdict},
+                        {"reason", one.reason}});
   }
   lines_->write(
       Json(

@@ -7,9 +7,10 @@
 
 namespace dsa::bench {
 
-/// A row that is timed no more, and why.
+/// An arm that times a row no more, and why.
 struct Exclusion {
   size_t row = 0;
+  gate::Arm arm = gate::Arm::kHead;
   std::string verdict, reason;
 };
 

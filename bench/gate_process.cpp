@@ -2,16 +2,19 @@
 
 #include "bench/session.h"
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
 #include <fstream>
+#include <memory>
+#include <poll.h>
 #include <sched.h>
 #include <sstream>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
-#include <thread>
 #include <unistd.h>
 
 namespace dsa::bench {
@@ -21,7 +24,8 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 /// In the child: only what is allowed between fork and exec.
-[[noreturn]] void become(char* const* argv, const ProcessOptions& options, const cpu_set_t& cores) {
+[[noreturn]] void become(char* const* argv, const ProcessOptions& options, const cpu_set_t& cores,
+                         int socket) {
   // A group of its own: Ctrl-C is for the gate, which then stops its child in order.
   ::setpgid(0, 0);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a gate that is killed leaves nobody behind
@@ -32,6 +36,7 @@ using Clock = std::chrono::steady_clock;
   redirect(options.out.c_str(), STDOUT_FILENO);
   redirect(options.err.c_str(), STDERR_FILENO);
   if (!options.cores.empty()) ::sched_setaffinity(0, sizeof cores, &cores);
+  ::fcntl(socket, F_SETFD, 0);  // this end stays open across exec
   ::execv(argv[0], argv);
   ::_exit(127);
 }
@@ -49,6 +54,98 @@ std::string last_words(const fs::path& file) {
   return words.size() > 400 ? "..." + words.substr(words.size() - 400) : words;
 }
 
+/// One process. It begins with its first turn, and does not outlive this object.
+class Child {
+ public:
+  Child(const Command& command, bool turns) : command_(command), turns_(turns) {}
+  ~Child() { kill(); }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+
+  /// Lets it run until it awaits another turn, ends, or is stopped. Returns whether it goes on.
+  bool take_turn() {
+    if (over_) return false;
+    const auto start = Clock::now();
+    if (child_ < 0) {
+      begin();
+    } else {
+      const char sign = 't';
+      ::send(socket_, &sign, 1, MSG_NOSIGNAL);  // one that has ended meanwhile is seen below
+    }
+    while (!over_ && !awaits_turn()) {
+      ended_.stopped = stop_requested();
+      ended_.hung = !ended_.stopped && seconds_ + seconds_since(start) > command_.options.seconds;
+      if (ended_.stopped || ended_.hung) kill();
+    }
+    seconds_ += seconds_since(start);
+    return !over_;
+  }
+
+  Ended ended() {
+    if (!over_) ended_.stopped = true;
+    kill();
+    if (child_ < 0) return ended_;
+    if (WIFEXITED(status_)) ended_.code = WEXITSTATUS(status_);
+    if (WIFSIGNALED(status_)) ended_.signal = WTERMSIG(status_);
+    ended_.words = last_words(command_.options.err);
+    return ended_;
+  }
+
+ private:
+  void begin() {
+    std::vector<std::string>& argv = command_.argv;
+    require(::access(argv.front().c_str(), X_OK) == 0, argv.front(),
+            " cannot be run: ", std::strerror(errno), "; give the path of a dsa-bench");
+    int ends[2];
+    require(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0,
+            "no socket for turns could be made: ", std::strerror(errno));
+    socket_ = ends[0];
+    if (turns_) argv.push_back("--turns=" + std::to_string(ends[1]));
+    std::vector<char*> words;
+    for (auto& word : argv) words.push_back(word.data());
+    words.push_back(nullptr);
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    for (const int core : command_.options.cores) CPU_SET(static_cast<size_t>(core), &cores);
+    child_ = ::fork();
+    if (child_ == 0) become(words.data(), command_.options, cores, ends[1]);
+    ::close(ends[1]);
+    require(child_ > 0, "no process could be started: ", std::strerror(errno));
+    ::setpgid(child_, child_);  // here too: a stop may come before the child has done it
+  }
+
+  /// Waits a moment for its sign, or its end.
+  bool awaits_turn() {
+    pollfd waits{socket_, POLLIN, 0};
+    char sign = 0;
+    if (::poll(&waits, 1, 20) > 0 && ::recv(socket_, &sign, 1, 0) == 1) return true;
+    // Its end of the socket may have gone to a process of its own, or closed before it ended.
+    over_ = ::waitpid(child_, &status_, WNOHANG) == child_;
+    if (!over_ && (waits.revents & POLLHUP) != 0) ::usleep(1000);
+    return false;
+  }
+
+  void kill() {
+    if (child_ > 0 && !over_) {
+      ::kill(-child_, SIGKILL);
+      ::kill(child_, SIGKILL);
+      ::waitpid(child_, &status_, 0);
+    }
+    over_ = true;
+    if (socket_ >= 0) ::close(socket_);
+    socket_ = -1;
+  }
+
+  Command command_;
+  bool turns_;
+  pid_t child_ = -1;
+  int socket_ = -1;
+  double seconds_ = 0;  ///< of its turns
+  bool over_ = false;
+  int status_ = 0;
+  Ended ended_;
+};
+
 }  // namespace
 
 std::string Ended::shown() const {
@@ -64,35 +161,24 @@ std::string Ended::shown() const {
 }
 
 Ended run_process(const std::vector<std::string>& argv, const ProcessOptions& options) {
-  require(::access(argv.front().c_str(), X_OK) == 0, argv.front(),
-          " cannot be run: ", std::strerror(errno), "; give the path of a dsa-bench");
-  std::vector<char*> words;
-  for (const auto& word : argv) words.push_back(const_cast<char*>(word.c_str()));
-  words.push_back(nullptr);
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  for (const int core : options.cores) CPU_SET(static_cast<size_t>(core), &cores);
-  const pid_t child = ::fork();
-  require(child >= 0, "no process could be started: ", std::strerror(errno));
-  if (child == 0) become(words.data(), options, cores);
-  ::setpgid(child, child);  // here too: a stop may come before the child has done it
-  Ended ended;
-  const auto until = Clock::now() + std::chrono::duration<double>(options.seconds);
-  int status = 0;
-  while (::waitpid(child, &status, WNOHANG) == 0) {
-    ended.stopped = stop_requested();
-    ended.hung = !ended.stopped && Clock::now() > until;
-    if (ended.stopped || ended.hung) {
-      ::kill(-child, SIGKILL);
-      ::kill(child, SIGKILL);
-      ::waitpid(child, &status, 0);
-      break;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  Child child({argv, options}, /*turns=*/false);
+  child.take_turn();
+  return child.ended();
+}
+
+std::vector<Ended> run_in_turns(const std::vector<Command>& commands) {
+  std::vector<std::unique_ptr<Child>> children;
+  std::vector<Child*> order;
+  for (const Command& command : commands) {
+    children.push_back(std::make_unique<Child>(command, /*turns=*/true));
+    order.push_back(children.back().get());
   }
-  if (WIFEXITED(status)) ended.code = WEXITSTATUS(status);
-  if (WIFSIGNALED(status)) ended.signal = WTERMSIG(status);
-  ended.words = last_words(options.err);
+  while (!order.empty() && !stop_requested()) {
+    std::erase_if(order, [](Child* child) { return !child->take_turn(); });
+    std::reverse(order.begin(), order.end());
+  }
+  std::vector<Ended> ended;
+  for (const auto& child : children) ended.push_back(child->ended());
   return ended;
 }
 

@@ -16,7 +16,7 @@ struct Ended {
   int code = -1;         ///< of exit(), or -1
   int signal = 0;        ///< that ended it
   bool hung = false;     ///< killed by us after options.seconds
-  bool stopped = false;  ///< killed by us because a stop was asked for
+  bool stopped = false;  ///< killed by us, or never begun, because a stop was asked for
   std::string words;     ///< the last lines of its stderr, in one
 
   bool crashed() const { return signal != 0 || hung || code > 5; }
@@ -25,6 +25,16 @@ struct Ended {
 
 /// Runs argv[0] and waits. @throws Error if it cannot be started.
 Ended run_process(const std::vector<std::string>& argv, const ProcessOptions& options);
+
+struct Command {
+  std::vector<std::string> argv;  ///< gets "--turns=SOCKET" at its end
+  ProcessOptions options;         ///< `seconds` are of its own turns, all together
+};
+
+/// Runs all of them at once, but one at a time: a process goes on until it awaits its next turn
+/// (harness/turns.h) or ends, then the next one does, to the last and back again, and so on until
+/// all have ended. Those that end early are passed over. @throws Error if one cannot be started.
+std::vector<Ended> run_in_turns(const std::vector<Command>& commands);
 
 /// "0,2-4" as {0, 2, 3, 4}; empty for "". @throws Error for what is no list or not usable.
 std::vector<int> cores_of(const std::string& text);

@@ -18,8 +18,20 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-/// Timed repetitions of a process, of which the fastest counts.
-constexpr int kRepetitions = 5;
+/// Names of rows of one command: a word of a command line may have 128 KiB.
+constexpr size_t kNameBytes = 100'000;
+
+/// As many of the first rows as one command may name.
+std::vector<std::string> first_of(const std::vector<std::string>& rows) {
+  std::vector<std::string> first;
+  size_t bytes = 0;
+  for (const std::string& row : rows) {
+    bytes += row.size() + 1;
+    if (!first.empty() && bytes > kNameBytes) break;
+    first.push_back(row);
+  }
+  return first;
+}
 
 /// A verdict that was reached without timing.
 bool settled(const record::GateRow& row) {
@@ -121,9 +133,10 @@ RunFacts GateSession::checked(Binary& binary, const std::vector<std::string>& ro
   for (int part = 0; !left.empty() && !stop_requested(); ++part) {
     const std::string where = place + "-" + std::to_string(part);
     const bool before = fs::exists(folder_ / (where + ".done"));
+    const std::vector<std::string> rows_now = first_of(left);
     auto result = before ? runner_.left_in(where)
-                         : runner_.measure(unslowed, left, {"--kernels.repetitions=1"}, where,
-                                           static_cast<double>(left.size()));
+                         : runner_.measure(unslowed, rows_now, {"--kernels.repetitions=1"}, where,
+                                           static_cast<double>(rows_now.size()));
     if (result.ended.stopped) return all;
     binary.arm.git = result.git;
     settings_there_[binary.arm.name] = result.settings;
@@ -132,8 +145,8 @@ RunFacts GateSession::checked(Binary& binary, const std::vector<std::string>& ro
       return found != result.facts.end() &&
              (found->second.seconds || !found->second.status.empty());
     };
-    const auto culprit = std::find_if_not(left.begin(), left.end(), known);
-    if (culprit != left.end()) {
+    const auto culprit = std::find_if_not(rows_now.begin(), rows_now.end(), known);
+    if (culprit != rows_now.end()) {
       RowFacts& row = result.facts[*culprit];
       row.status = result.ended.hung ? "hung" : result.ended.crashed() ? "crashed" : "failed";
       row.reason = binary.arm.name + " " + result.ended.shown();
@@ -200,27 +213,24 @@ void GateSession::choose_timed() {
   rules.certificate = config_.gate.certificate;
   plan_.emplace(std::move(rows), rules, config_.gate.seed);
   log_ = std::make_unique<GateLog>(folder_, ids);
-  write_iterations();
-  copy_ = slowed_ = base_;
-  slowed_.slowdown = config_.gate.certificate_slowdown;
-  if (timed_.empty() || !rules.certificate) return;
-  copy_.arm.path = (folder_ / "base-copy").string();
-  std::error_code failed;
-  fs::copy_file(base_.arm.path, copy_.arm.path, fs::copy_options::overwrite_existing, failed);
-  require(!failed, copy_.arm.path, " cannot be written: ", failed.message());
+  if (!timed_.empty()) start_race();
 }
 
-/// Base's counts, for every arm: a count that head found out for itself would depend on its speed.
-void GateSession::write_iterations() const {
-  nlohmann::ordered_json calls = nlohmann::ordered_json::object();
-  for (const RowPair& pair : pairs_) {
-    const auto base = base_facts_.find(pair.base);
-    if (base == base_facts_.end() || base->second.iterations <= 0) continue;
-    const int64_t least = 1, each = base->second.iterations / kRepetitions;
-    calls[pair.base] = std::max(least, each);
-    if (!pair.head.empty()) calls[pair.head] = std::max(least, each);
+void GateSession::start_race() {
+  std::vector<RaceRow> rows;
+  for (const size_t place : timed_) {
+    const RowPair& pair = pairs_[place];
+    rows.push_back({pair.base, pair.head, base_facts_[pair.base].iterations});
   }
-  write_atomically(folder_ / "iterations.json", calls.dump(1) + "\n");
+  Binary copy = base_, slowed = base_;
+  slowed.slowdown = config_.gate.certificate_slowdown;
+  if (config_.gate.certificate) {
+    copy.arm.path = (folder_ / "base-copy").string();
+    std::error_code failed;
+    fs::copy_file(base_.arm.path, copy.arm.path, fs::copy_options::overwrite_existing, failed);
+    require(!failed, copy.arm.path, " cannot be written: ", failed.message());
+  }
+  race_.emplace(runner_, folder_, std::move(rows), std::array{base_, head_, copy, slowed});
 }
 
 void GateSession::play() {
@@ -231,7 +241,7 @@ void GateSession::play() {
     const auto round = plan_->next();
     if (!round) break;
     if (played_here > 0 && seconds_since(start) + round_seconds_ > verdict_.budget) break;
-    const PlayedRound played = play_round(*round);
+    const PlayedRound played = race_->play(*round, progress_);
     if (stop_requested()) break;
     log_->add(played);
     take(played);
@@ -240,54 +250,12 @@ void GateSession::play() {
   verdict_.seconds += seconds_since(start);
 }
 
-PlayedRound GateSession::play_round(const gate::Round& round) {
-  PlayedRound played;
-  played.times = plan_->no_times();
-  const auto start = Clock::now();
-  char name[64];
-  std::snprintf(name, sizeof name, "round %d, %zu processes", round.number + 1,
-                round.visits.size());
-  progress_.begin(name);
-  for (size_t i = 0; i < round.visits.size() && !stop_requested(); ++i) {
-    progress_.tick(static_cast<double>(i) / static_cast<double>(round.visits.size()), "");
-    visit(round.visits[i], played);
-  }
-  played.seconds = seconds_since(start);
-  return played;
-}
-
-void GateSession::visit(const gate::Visit& visit, PlayedRound& round) {
-  const auto lost = [&](const Exclusion& e) { return e.row == visit.row; };
-  if (std::any_of(round.excluded.begin(), round.excluded.end(), lost)) return;
-  const Binary* const binaries[] = {&base_, &head_, &copy_, &slowed_};
-  const auto arm = static_cast<size_t>(visit.arm);
-  const RowPair& pair = pairs_[timed_[visit.row]];
-  const std::string& name = visit.arm == gate::Arm::kHead ? pair.head : pair.base;
-  const auto result = runner_.measure(
-      *binaries[arm], {name},
-      {"--kernels.repetitions=" + std::to_string(kRepetitions), "--kernels.checked=false",
-       "--kernels.iterations=" + (folder_ / "iterations.json").string()},
-      "round");
-  if (result.ended.stopped) return;
-  const auto found = result.facts.find(name);
-  if (found != result.facts.end() && found->second.seconds) {
-    round.times[arm][visit.row] = *found->second.seconds;
-    return;
-  }
-  const bool told = found != result.facts.end() && !found->second.reason.empty();
-  const std::string verdict = told                     ? "failed"
-                              : result.ended.hung      ? "hung"
-                              : result.ended.crashed() ? "crashed"
-                                                       : "failed";
-  const std::string why = told ? found->second.reason : result.ended.shown();
-  round.excluded.push_back({visit.row, verdict, std::string(gate::kArmNames[arm]) + ": " + why});
-}
-
 void GateSession::take(const PlayedRound& round) {
   for (const Exclusion& one : round.excluded) {
-    plan_->exclude(one.row);
+    plan_->exclude(one.row, one.arm);
     record::GateRow& row = verdict_.rows[timed_[one.row]];
-    row.verdict = one.verdict, row.reason = one.reason;
+    row.reason = one.reason;
+    if (one.arm == gate::Arm::kBase || one.arm == gate::Arm::kHead) row.verdict = one.verdict;
   }
   plan_->add(round.times);
   round_seconds_ = round.seconds;
@@ -295,13 +263,23 @@ void GateSession::take(const PlayedRound& round) {
   progress_.start(plan_->rounds() + plan_->rounds_to_look());
 }
 
-std::string GateSession::cost_of_rest() const {
+/// What a row that stays open needs.
+std::string GateSession::advice() const {
+  if (!plan_) return "";
   const int rounds = plan_->rounds_to_look();
   char text[120];
   std::snprintf(text, sizeof text,
-                "%d more rounds, about %.1f minutes, to the next look: --budget or --resume",
+                "; %d more rounds, about %.1f minutes, to the next look: --budget or --resume",
                 rounds, rounds * round_seconds_ / 60);
-  return text;
+  if (rounds > 0) return text;
+  const bool open = std::ranges::any_of(timed_, [&](size_t place) {
+    const std::string& verdict = verdict_.rows[place].verdict;
+    return verdict == "inconclusive" || verdict == "unarmed";
+  });
+  return open ? "; all " + std::to_string(config_.gate.most_rounds) +
+                    " rounds are done: a larger --kernels.min-time or --gate.most-rounds in a new "
+                    "gate, or a quieter machine"
+              : "";
 }
 
 void GateSession::judge(record::GateRow& row, size_t timed) const {
@@ -343,7 +321,7 @@ void GateSession::conclude() {
   }
   verdict_.armed = armed && !timed_.empty();
   std::tie(verdict_.sentence, verdict_.exit_code) = summary_of(verdict_, config_.gate.inconclusive);
-  if (plan_ && plan_->rounds_to_look() > 0) verdict_.sentence += "; " + cost_of_rest();
+  verdict_.sentence += advice();
   if (verdict_.status == "interrupted") verdict_.exit_code = kInterrupted;
   clean_up();
 }

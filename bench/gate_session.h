@@ -1,7 +1,7 @@
 // One gate from its first process to its verdict.
 #pragma once
 #include "bench/gate_checks.h"
-#include "bench/gate_log.h"
+#include "bench/gate_round.h"
 #include "harness/config_cli.h"
 #include "harness/progress.h"
 
@@ -24,18 +24,16 @@ class GateSession {
   void judge_untimed();  ///< missing, new, failed, same-build, crashed rows, and all checks
   void choose_timed();
   void play();  ///< rounds until all is answered or the budget is spent
-  void write_iterations() const;
-  PlayedRound play_round(const gate::Round& round);
-  void visit(const gate::Visit& visit, PlayedRound& round);
+  void start_race();
   void take(const PlayedRound& round);
   void conclude();
   void judge(record::GateRow& row, size_t timed) const;
-  std::string cost_of_rest() const;
+  std::string advice() const;
   void clean_up();
   void write();
 
   RunConfig config_;
-  Binary base_, head_, copy_, slowed_;
+  Binary base_, head_;
   std::filesystem::path folder_;
   ArmRunner runner_;
   bool same_build_ = false;
@@ -47,6 +45,7 @@ class GateSession {
   std::vector<size_t> timed_;                          ///< places in verdict_.rows
   std::optional<gate::Plan> plan_;
   std::unique_ptr<GateLog> log_;
+  std::optional<Race> race_;
   double round_seconds_ = 0;  ///< of the last round
 };
 

@@ -6,6 +6,7 @@
 #include "harness/machine.h"
 #include "harness/memory.h"
 #include "harness/slowdown.h"
+#include "harness/turns.h"
 
 #include <ATen/Parallel.h>
 
@@ -170,6 +171,7 @@ void KernelRow::warm_up() {
 }
 
 void KernelRow::time(benchmark::State& state, Session& session) {
+  await_turn(static_cast<int>(session.config.turns));
   const nvtx::Range range("timed", nvtx::Category::kTimed, kernel_.problem.keys);
   const auto others = cpu_seconds_of_others();
   const std::clock_t cpu = std::clock();

@@ -18,6 +18,7 @@ TrainingJob job_of(const std::string& variant, int64_t length, uint64_t seed,
   job.train = config.train;
   job.task = config.task;
   job.slowdown = config.inject_slowdown;
+  job.turns = static_cast<int>(config.turns);
   return job;
 }
 

@@ -124,6 +124,7 @@ struct RunConfig {
   int64_t threads = 0;
   std::string isa = "auto";
   double inject_slowdown = 1;
+  int64_t turns = -1;
   bool strict = false;
   bool quiet = false;
   KernelConfig kernels;
@@ -140,8 +141,8 @@ template <class C, class V>
   requires is_a<C, RunConfig>
 void visit_fields(C& c, V&& v) {
   auto& [lengths, variants, seeds, suites, out, resume, goals, filter, select, dry_run, profile,
-         threads, isa, inject_slowdown, strict, quiet, kernels, data, task, attention, model, train,
-         audit, gate] = c;
+         threads, isa, inject_slowdown, turns, strict, quiet, kernels, data, task, attention, model,
+         train, audit, gate] = c;
   v("lengths", lengths,
     "tokens L of training rows, and of kernel rows unless --kernels.lengths is given");
   v("variants", variants,
@@ -162,6 +163,8 @@ void visit_fields(C& c, V&& v) {
     "instruction set of the cpu backend: auto, portable, avx2, avx512, avx512bf16, amx");
   v("inject-slowdown", inject_slowdown,
     "every call and step takes this many times as long: to see whether the gate notices");
+  v("turns", turns,
+    "socket on which `dsa-bench gate` says when this process may time; it passes it on itself");
   v("strict", strict, "a failed training seed or audit makes the exit code 4, a missed goal 6");
   v("quiet", quiet, "no progress line, no table");
   v("kernels", kernels, "kernel benchmarks");

@@ -4,6 +4,7 @@
 #include "harness/denormals.h"
 #include "harness/memory.h"
 #include "harness/slowdown.h"
+#include "harness/turns.h"
 #include "harness/stage_trace.h"
 
 #include <ATen/ops/arange.h>
@@ -97,6 +98,7 @@ class Run {
   void train() {
     while (trainer_->steps_done() < job_.train.steps) {
       if (stop()) return save();
+      await_turn(job_.turns);
       result_.steps.push_back(slowed_step());
       const int64_t done = trainer_->steps_done();
       if (hooks_.on_step) hooks_.on_step(result_.steps.back());

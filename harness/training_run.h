@@ -19,6 +19,7 @@ struct TrainingJob {
   TrainConfig train;
   TaskConfig task;
   double slowdown = 1;               ///< harness/slowdown.h
+  int turns = -1;                    ///< harness/turns.h, one a step
   std::filesystem::path checkpoint;  ///< empty: none written; existing: continued from
 };
 

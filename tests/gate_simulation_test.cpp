@@ -50,9 +50,11 @@ Trial run_trial(uint64_t seed, size_t rows, double slower, const Rules& rules) {
   while (const auto round = plan.next()) {
     Times times = plan.no_times();
     for (const Visit& visit : round->visits) {
-      machine.start_process();
-      const auto arm = static_cast<size_t>(visit.arm);
-      times[arm][visit.row] = machine.seconds(factor[arm]);
+      for (const Arm one : visit.arms) {
+        machine.start_process();
+        const auto arm = static_cast<size_t>(one);
+        times[arm][visit.row] = machine.seconds(factor[arm]);
+      }
     }
     plan.add(times);
   }

@@ -71,9 +71,11 @@ std::optional<Round> Plan::next() const {
       wanted[static_cast<size_t>(Arm::kBase)] = true;
       wanted[static_cast<size_t>(arm_of(static_cast<Question>(q)))] = true;
     }
+    Visit visit{row, {}};
     for (const Arm arm : order_of(generator)) {
-      if (wanted[static_cast<size_t>(arm)]) round.visits.push_back({arm, row});
+      if (wanted[static_cast<size_t>(arm)]) visit.arms.push_back(arm);
     }
+    if (!visit.arms.empty()) round.visits.push_back(visit);
   }
   return round.visits.empty() ? std::nullopt : std::optional(round);
 }
@@ -129,8 +131,13 @@ void Plan::look(State& state, Question question) {
   }
 }
 
-void Plan::exclude(size_t row) {
-  states_[row].excluded = true;
+void Plan::exclude(size_t row, Arm arm) {
+  State& state = states_[row];
+  const bool certifies = arm == Arm::kCopy || arm == Arm::kSlowed;
+  state.excluded = state.excluded || !certifies;
+  for (size_t q = 0; q < kQuestions; ++q) {
+    if (arm_of(static_cast<Question>(q)) == arm) state.answers[q].open = false;
+  }
 }
 
 int Plan::next_look(int rounds) const {

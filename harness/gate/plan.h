@@ -1,9 +1,10 @@
 // Which binary times which benchmarks in which round, and what the rounds say. It starts no process
 // and reads no clock: bench/gate*.cpp does, and a test does it with made-up times.
 //
-// A round times row after row, and of a row every arm once, each in a process of its own: head and copy
-// beside base, in random order, for what drifts or flips within seconds then cancels best. From the
-// times of a round each open question of a row gets one ln(arm / base). Questions: is head slower than
+// A round times row after row, and of a row every arm, each in a process of its own: head and copy beside
+// base, in random order, in alternating slices (bench/gate_process.h), for what drifts or flips within
+// seconds then cancels. From the times of a round each open question of a row gets one ln(arm / base).
+// Questions: is head slower than
 // base; if so, do later rounds confirm it; and for the certificate, is base as fast as its copy, and is
 // a slowed base seen.
 //
@@ -39,10 +40,10 @@ struct TimedRow {
   double effect = 0.03;  ///< least relative change that counts
 };
 
-/// One process: an arm times a row.
+/// A row, and the arms that time it together.
 struct Visit {
-  Arm arm;
   size_t row;
+  std::vector<Arm> arms;  ///< in the order they begin
 };
 
 struct Round {
@@ -60,8 +61,9 @@ class Plan {
   /// The next round, or nothing when every question has its answer.
   std::optional<Round> next() const;
   void add(const Times& times);  ///< of the round that next() gave
-  /// The row is timed no more: it crashed, say.
-  void exclude(size_t row);
+  /// The arm times the row no more: it crashed, say. Without base or head nothing of the row is timed;
+  /// without copy or slowed it has no certificate.
+  void exclude(size_t row, Arm arm);
 
   Times no_times() const;
   /// Rounds until the next look of the question that is furthest from it; 0 when all are answered.
