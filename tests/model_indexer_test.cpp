@@ -53,8 +53,9 @@ at::Tensor turned(const at::Tensor& x, int64_t width, bool interleaved) {
   return out;
 }
 
-/// What the indexer of `run` should select with pairs as `interleaved` says, from its weights.
-at::Tensor expected_ids(const IndexerRun& run, const AttentionConfig& config, bool interleaved) {
+/// What the indexer of `run` should select with pairs of queries and of keys as told, from its weights.
+at::Tensor expected_ids(const IndexerRun& run, const AttentionConfig& config, bool interleaved_q,
+                        bool interleaved_k) {
   const at::NoGradGuard no_grad;
   const auto p = run.layer->named_parameters();
   const at::Tensor x =
@@ -63,8 +64,8 @@ at::Tensor expected_ids(const IndexerRun& run, const AttentionConfig& config, bo
   const at::Tensor k = at::layer_norm(at::linear(x, p["indexer.k"]), {config.index_width},
                                       p["indexer.norm_scale"], p["indexer.norm_bias"], 1e-6);
   const at::Tensor products =
-      at::relu(at::einsum("tij,sj->tis", {turned(q, config.index_rope_width, interleaved),
-                                          turned(k, config.index_rope_width, interleaved)}));
+      at::relu(at::einsum("tij,sj->tis", {turned(q, config.index_rope_width, interleaved_q),
+                                          turned(k, config.index_rope_width, interleaved_k)}));
   const at::Tensor weight = at::linear(x, p["indexer.weight"]);
   const at::Tensor scores = (products * weight.unsqueeze(-1)).sum(1);
   return ops::select_top_k(scores.unsqueeze(0), config.top_k).indices;
@@ -81,14 +82,20 @@ TEST_CASE("with S far above K, the layout of the indexer's RoPE decides what is 
   config.index_rope_layout = interleaved ? "interleaved" : "half_split";
   const IndexerRun run = run_indexer(config);
   const at::Tensor& found = run.capture.selection.indices;
-  CHECK(found.equal(expected_ids(run, config, interleaved)));
-  const at::Tensor wrong = expected_ids(run, config, !interleaved);
-  const int64_t same_rows = (found == wrong).all(-1).sum().item<int64_t>();
-  CHECK(same_rows < kTokens / 4);
+  CHECK(found.equal(expected_ids(run, config, interleaved, interleaved)));
+  // Of both, or of one side alone: queries and keys that do not match, too.
+  for (const auto& [of_q, of_k] : {std::pair{!interleaved, !interleaved},
+                                   {!interleaved, interleaved},
+                                   {interleaved, !interleaved}}) {
+    const at::Tensor wrong = expected_ids(run, config, of_q, of_k);
+    const int64_t same_rows = (found == wrong).all(-1).sum().item<int64_t>();
+    CAPTURE(of_q, of_k);
+    CHECK(same_rows < kTokens / 4);
+  }
   // Where K >= S the fault cannot be seen.
   config.top_k = kTokens;
-  CHECK(
-      run_indexer(config).capture.selection.indices.equal(expected_ids(run, config, !interleaved)));
+  CHECK(run_indexer(config).capture.selection.indices.equal(
+      expected_ids(run, config, !interleaved, !interleaved)));
 }
 
 TEST_CASE("a Hadamard rotation changes q and k but neither scores, selection nor loss",
