@@ -193,13 +193,14 @@ ArmRunner::Result ArmRunner::measure(const Binary& binary, const std::vector<std
 
 std::vector<ArmRunner::Result> ArmRunner::measure_in_turns(const std::vector<Entry>& entries,
                                                            const std::vector<std::string>& more,
-                                                           const std::string& place) const {
+                                                           const std::string& place,
+                                                           uint64_t seed) const {
   std::vector<Command> commands;
   const auto place_of = [&](size_t i) { return place + "/" + std::to_string(i); };
   for (size_t i = 0; i < entries.size(); ++i) {
     commands.push_back(command(*entries[i].binary, {entries[i].row}, more, folder_ / place_of(i)));
   }
-  const std::vector<Ended> ended = run_in_turns(commands);
+  const std::vector<Ended> ended = run_in_turns(commands, seed);
   std::vector<Result> results;
   for (size_t i = 0; i < entries.size(); ++i) {
     results.push_back(result_of(*entries[i].binary, ended[i], place_of(i)));

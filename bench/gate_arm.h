@@ -50,13 +50,14 @@ class ArmRunner {
                  const std::vector<std::string>& more, const std::string& place,
                  double limits = 1) const;
   /// Runs one row of each binary in turns, with `more` flags, in `place` below the gate's folder.
+  /// @param seed  of the order of turns
   struct Entry {
     const Binary* binary;
     std::string row;
   };
   std::vector<Result> measure_in_turns(const std::vector<Entry>& entries,
                                        const std::vector<std::string>& more,
-                                       const std::string& place) const;
+                                       const std::string& place, uint64_t seed) const;
   /// What an earlier measure() left in `place`.
   Result left_in(const std::string& place) const;
 

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <memory>
 #include <poll.h>
+#include <random>
 #include <sched.h>
 #include <sstream>
 #include <sys/prctl.h>
@@ -166,7 +167,8 @@ Ended run_process(const std::vector<std::string>& argv, const ProcessOptions& op
   return child.ended();
 }
 
-std::vector<Ended> run_in_turns(const std::vector<Command>& commands) {
+std::vector<Ended> run_in_turns(const std::vector<Command>& commands, uint64_t seed) {
+  std::mt19937_64 generator(seed);
   std::vector<std::unique_ptr<Child>> children;
   std::vector<Child*> order;
   for (const Command& command : commands) {
@@ -174,8 +176,8 @@ std::vector<Ended> run_in_turns(const std::vector<Command>& commands) {
     order.push_back(children.back().get());
   }
   while (!order.empty() && !stop_requested()) {
+    std::shuffle(order.begin(), order.end(), generator);
     std::erase_if(order, [](Child* child) { return !child->take_turn(); });
-    std::reverse(order.begin(), order.end());
   }
   std::vector<Ended> ended;
   for (const auto& child : children) ended.push_back(child->ended());

@@ -1,5 +1,6 @@
 // One process of the gate: pinned, watched, its output kept.
 #pragma once
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -31,10 +32,11 @@ struct Command {
   ProcessOptions options;         ///< `seconds` are of its own turns, all together
 };
 
-/// Runs all of them at once, but one at a time: a process goes on until it awaits its next turn
-/// (harness/turns.h) or ends, then the next one does, to the last and back again, and so on until
-/// all have ended. Those that end early are passed over. @throws Error if one cannot be started.
-std::vector<Ended> run_in_turns(const std::vector<Command>& commands);
+/// Runs all of them at once, but one at a time: each goes on until it awaits its next turn
+/// (harness/turns.h) or ends. Every one left has one turn, then again, each time in another random
+/// order, for a fixed one would give some always more time asleep, or always the same neighbour.
+/// @throws Error if one cannot be started.
+std::vector<Ended> run_in_turns(const std::vector<Command>& commands, uint64_t seed);
 
 /// "0,2-4" as {0, 2, 3, 4}; empty for "". @throws Error for what is no list or not usable.
 std::vector<int> cores_of(const std::string& text);

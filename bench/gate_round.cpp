@@ -83,7 +83,7 @@ void Race::visit(const gate::Visit& visit, PlayedRound& round) const {
       entries,
       {"--kernels.repetitions=" + std::to_string(slices_of(row)), "--kernels.checked=false",
        "--kernels.iterations=" + (folder_ / "iterations.json").string()},
-      "round");
+      "round", visit.seed);
   if (stop_requested()) return;
   const RowFacts* base = nullptr;
   for (size_t i = 0; i < results.size(); ++i) {

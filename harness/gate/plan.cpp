@@ -21,14 +21,6 @@ double middle(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-/// Head and copy on either side of base, the slowed base at one of the ends.
-std::vector<Arm> order_of(std::mt19937_64& generator) {
-  std::vector<Arm> order = {Arm::kHead, Arm::kBase, Arm::kCopy};
-  if (generator() % 2 != 0) std::swap(order.front(), order.back());
-  order.insert(generator() % 2 != 0 ? order.begin() : order.end(), Arm::kSlowed);
-  return order;
-}
-
 std::string percent(double ratio) {
   char text[32];
   std::snprintf(text, sizeof text, "%+.1f %%", 100 * (ratio - 1));
@@ -71,9 +63,9 @@ std::optional<Round> Plan::next() const {
       wanted[static_cast<size_t>(Arm::kBase)] = true;
       wanted[static_cast<size_t>(arm_of(static_cast<Question>(q)))] = true;
     }
-    Visit visit{row, {}};
-    for (const Arm arm : order_of(generator)) {
-      if (wanted[static_cast<size_t>(arm)]) visit.arms.push_back(arm);
+    Visit visit{row, {}, generator()};
+    for (size_t arm = 0; arm < wanted.size(); ++arm) {
+      if (wanted[arm]) visit.arms.push_back(static_cast<Arm>(arm));
     }
     if (!visit.arms.empty()) round.visits.push_back(visit);
   }

@@ -1,9 +1,9 @@
 // Which binary times which benchmarks in which round, and what the rounds say. It starts no process
 // and reads no clock: bench/gate*.cpp does, and a test does it with made-up times.
 //
-// A round times row after row, and of a row every arm, each in a process of its own: head and copy beside
-// base, in random order, in alternating slices (bench/gate_process.h), for what drifts or flips within
-// seconds then cancels. From the times of a round each open question of a row gets one ln(arm / base).
+// A round times row after row, and of a row every arm, each in a process of its own,
+// in alternating slices of random order (bench/gate_process.h), for what drifts or flips within seconds
+// then cancels. From the times of a round each open question of a row gets one ln(arm / base).
 // Questions: is head slower than
 // base; if so, do later rounds confirm it; and for the certificate, is base as fast as its copy, and is
 // a slowed base seen.
@@ -43,7 +43,8 @@ struct TimedRow {
 /// A row, and the arms that time it together.
 struct Visit {
   size_t row;
-  std::vector<Arm> arms;  ///< in the order they begin
+  std::vector<Arm> arms;
+  uint64_t seed;  ///< of the orders in which they have their turns
 };
 
 struct Round {
