@@ -27,6 +27,10 @@ int command(const std::vector<std::string>& argv) {
     std::printf("%s\n", line.help->c_str());
     return dsa::bench::kFine;
   }
+  // A file may hold them all the same: presets/gate.toml serves `run` as well.
+  dsa::require(line.gate_flag.empty() || line.subcommand == "gate", line.gate_flag,
+               " is for `dsa-bench gate`; `dsa-bench ", line.subcommand,
+               "` would ignore it, so leave it out");
   if (line.subcommand == "list") return dsa::bench::list(line);
   if (line.subcommand == "steps") return dsa::bench::steps(line);
   std::string text;

@@ -135,6 +135,20 @@ void add_option(CLI::App& app, const std::string& name, T& field, const std::str
   option->group(dot == std::string::npos ? "Run" : name.substr(0, dot));
 }
 
+/// The first flag of `arguments` that sets a field of `gate`, or nothing.
+std::string first_gate_flag(const std::vector<std::string>& arguments) {
+  std::string found;
+  const RunConfig config;
+  for_each_field(config, "", [&](const std::string& name, const auto&, const char*) {
+    if (!name.starts_with("gate.")) return;
+    for (const std::string& argument : arguments) {
+      const std::string flag = argument.substr(0, argument.find('='));
+      if (found.empty() && (flag == "--" + name || "," + flag == short_form(name))) found = flag;
+    }
+  });
+  return found;
+}
+
 /// --resume has to be known before the other flags are read: it changes their defaults.
 std::string resume_folder(const std::vector<std::string>& arguments) {
   for (size_t i = 0; i < arguments.size(); ++i) {
@@ -204,6 +218,7 @@ CommandLine parse_command_line(const std::vector<std::string>& argv) {
   for (const char* command : {"list", "goals", "steps", "audit", "gate"}) {
     if (app.got_subcommand(command)) line.subcommand = command;
   }
+  line.gate_flag = first_gate_flag(arguments);
   // The same setting under its other name, recorded so that --resume goes on with the same rows.
   constexpr std::string_view kFilter = "--benchmark_filter=";
   for (const auto& flag : line.benchmark_flags) {

@@ -13,6 +13,7 @@ struct CommandLine {
   RunConfig config;
   std::string subcommand = "run";            ///< run | list | goals | steps | audit | gate
   std::vector<std::string> benchmark_flags;  ///< --benchmark_*, untouched: Google Benchmark's
+  std::string gate_flag;                     ///< the first that sets a field of `gate`, or empty
   std::optional<std::string> help;           ///< the text of --help, if it was asked for
 };
 

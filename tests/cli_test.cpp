@@ -89,6 +89,12 @@ TEST_CASE("a mistake is one sentence and exit code 1, before anything is written
       {{"--dry-run=maybe"}, "--dry-run"},
       {{"--attention.dropout", "0.1", "--variants", "dsa"}, "dsa has no dropout"},
       {{"--attention.backend", "torch-gather", "--variants", "dsa"}, "indexer_select"},
+      {{"run", "--gate.budget", "3m"}, "--gate.budget is for `dsa-bench gate`; `dsa-bench run`"},
+      {{"--budget=3m"}, "--budget is for `dsa-bench gate`"},
+      {{"list", "--time-equal"}, "`dsa-bench list` would ignore it"},
+      {{"audit", "--rounds", "15"}, "`dsa-bench audit` would ignore it"},
+      {{"goals", "--filter", "no_such_goal", "--gate.seed", "2"}, "`dsa-bench goals` would ignore it"},
+      {{"steps", "--cores", "2"}, "`dsa-bench steps` would ignore it"},
       {{"--model.vocab-size", "200", "--variants", "dense"}, "model.vocab-size is 200"},
   };
   for (const auto& [arguments, sentence] : mistakes) {
