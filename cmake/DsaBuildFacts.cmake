@@ -1,5 +1,5 @@
-# Run with -P at every build: writes OUT, a header of what this build was made from. The file is
-# touched only when a fact changed, so an unchanged tree compiles nothing.
+# Run with -P at every build: writes OUT, the source of what this build was made from (harness/build_facts.h). The
+# file is touched only when a fact changed, so an unchanged tree compiles nothing.
 # Takes -D: SOURCE, OUT, GIT, COMPILER, FLAGS, BUILD_TYPE.
 set(git_hash "")
 set(git_dirty "")
@@ -22,13 +22,14 @@ string(STRIP "${FLAGS}" FLAGS)
 string(REPLACE "\"" "\\\"" FLAGS "${FLAGS}")
 file(WRITE ${OUT}.new
 "// Written by cmake/DsaBuildFacts.cmake at build time.
-#pragma once
+#include \"harness/build_facts.h\"
 namespace dsa {
-inline constexpr const char* kGitHash = \"${git_hash}\";
-inline constexpr const char* kGitDirty = \"${git_dirty}\";
-inline constexpr const char* kCompiler = \"${COMPILER}\";
-inline constexpr const char* kCompilerFlags = \"${FLAGS}\";
-inline constexpr const char* kBuildType = \"${BUILD_TYPE}\";
+const char kGitHash[kFactSize] = \"${git_hash}\";
+const char kGitDirty[kFactSize] = \"${git_dirty}\";
+const char kCompiler[kFactSize] = \"${COMPILER}\";
+const char kCompilerFlags[kPathSize] = \"${FLAGS}\";
+const char kBuildType[kFactSize] = \"${BUILD_TYPE}\";
+const char kSourceFolder[kPathSize] = \"${SOURCE}\";
 }  // namespace dsa
 ")
 execute_process(COMMAND ${CMAKE_COMMAND} -E copy_if_different ${OUT}.new ${OUT})

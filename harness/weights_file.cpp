@@ -1,5 +1,6 @@
 #include "harness/weights_file.h"
 
+#include "harness/build_facts.h"
 #include "harness/config_cli.h"
 #include "harness/safetensors.h"
 
@@ -66,7 +67,7 @@ LoadedWeights read_weights(const std::filesystem::path& path) {
 }
 
 std::filesystem::path project_file(const std::string& relative) {
-  const auto in_source = std::filesystem::path(DSA_SOURCE_DIR) / relative;
+  const auto in_source = std::filesystem::path(kSourceFolder) / relative;
   return std::filesystem::exists(in_source) ? in_source : std::filesystem::path(relative);
 }
 
