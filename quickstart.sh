@@ -33,11 +33,7 @@ $setup_options_help"
 done
 
 scripts/setup.sh "${setup_options[@]}"
-# Tests stay as they are where ./test.sh switched them on: flipping would configure anew at every change of script.
-tests=OFF
-if grep -qs '^DSA_TESTS:BOOL=ON' build/release/CMakeCache.txt; then tests=ON; fi
-configure release "-DDSA_TESTS=$tests"
-build release dsa-bench dsa-report
+build_programs "$root" dsa-bench dsa-report
 
 # Where the run's folder will be: --resume names it, --out (or the default) holds it.
 place=results

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The gate for any CI: builds the base commit beside the checked-out one and compares them, or compares two binaries
 # that are already there. Leaves the gate's folder and, for a pull request, gate.md below --out.
-# Exit codes are those of `dsa-bench gate` (docs/gate.md): 0 fine, 2 too noisy, 4 wrong, 6 slower or worse.
+# Exit codes are those of `dsa-bench gate` (docs/gate.md): 0 fine, 2 too noisy, 4 wrong, 6 slower or worse. What keeps
+# the gate from starting (a wrong flag, an unknown commit, a commit that does not build) is 1.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 here=$PWD
@@ -14,6 +15,9 @@ base_commit="" base="" head="" out=results/gate
 gate=()
 while (($#)); do
   case $1 in
+    --base-commit | --base | --head | --out)
+      [[ $# -ge 2 && -n $2 ]] || fail "ci-gate.sh: $1 needs a value after it; --help says more."
+      ;;&
     --base-commit) base_commit=$2 && shift ;;
     --base) base=$(absolute "$2") && shift ;;
     --head) head=$(absolute "$2") && shift ;;
@@ -37,29 +41,42 @@ done
 [[ -n $base_commit || ( -n $base && -n $head ) ]] ||
   fail "ci-gate.sh: give --base-commit COMMIT, or --base PATH and --head PATH; --help says more."
 ((${#gate[@]})) || gate=(--config presets/gate.toml)
+if [[ -n $base_commit ]]; then
+  # Asked before anything else: it would be a pity to hear it after a build.
+  asked=$base_commit
+  base_commit=$(git rev-parse --verify --quiet "$asked^{commit}") ||
+    fail "ci-gate.sh: --base-commit $asked is no commit of this repository; fetch it first (fetch-depth: 0)."
+fi
+mkdir -p "$out"
+rm -f "$out/gate.md"  # it would be taken for this call's
 
-# Everything a commit needs beside its sources is shared: the packages of .venv and the text.
-build_commit() {
-  (cd "$1" && configure release && build release dsa-bench dsa-report) >&2
+# check_out COMMIT FOLDER: a work tree, the one of the last call with its objects if it is there. Everything a commit
+# needs beside its sources is shared: the packages of .venv and the text.
+check_out() {
+  if ! { git worktree list --porcelain | grep -xF "worktree $2" >/dev/null &&
+    git -C "$2" checkout --quiet --force --detach "$1" 2>/dev/null; }; then
+    git worktree remove --force "$2" 2>/dev/null || rm -rf "$2"
+    git worktree prune
+    git worktree add --quiet --detach "$2" "$1" || return
+  fi
+  ln -sfn "$root/.venv" "$2/.venv"
+  mkdir -p "$2/data" && ln -sfn "$root/data/shakespeare" "$2/data/shakespeare"
 }
 
 if [[ -n $base_commit ]]; then
-  scripts/setup.sh
-  build_commit "$root"
-  head=$root/build/release/bin/dsa-bench
-  tree=$root/build/gate-base
-  git worktree remove --force "$tree" 2>/dev/null || rm -rf "$tree"
-  git worktree prune
-  git worktree add --quiet --detach "$tree" "$base_commit" ||
-    fail "ci-gate.sh: --base-commit $base_commit cannot be checked out; fetch it first (fetch-depth: 0)."
-  ln -sfn "$root/.venv" "$tree/.venv"
-  mkdir -p "$tree/data" && ln -sfn "$root/data/shakespeare" "$tree/data/shakespeare"
-  build_commit "$tree"
-  base=$tree/build/release/bin/dsa-bench
+  # The gate itself ends with 130 and a folder to resume; before it there is nothing to keep.
+  trap 'exit 130' INT TERM
+  scripts/setup.sh >&2 || fail "ci-gate.sh: set-up failed (see above), so nothing was compared."
+  build_programs "$root" dsa-bench dsa-report >&2 ||
+    fail "ci-gate.sh: head $(git rev-parse HEAD) could not be built (see above), so nothing was compared."
+  tree=$(pwd -P)/build/gate-base
+  check_out "$base_commit" "$tree" || fail "ci-gate.sh: base $base_commit cannot be checked out in $tree (see above)."
+  build_programs "$tree" dsa-bench >&2 ||
+    fail "ci-gate.sh: base $base_commit could not be built (see above), so nothing was compared."
+  head=$root/build/release/bin/dsa-bench base=$tree/build/release/bin/dsa-bench
+  trap - INT TERM
 fi
 
-mkdir -p "$out"
-rm -f "$out/gate.md"
 before=$(ls -d "$out"/*-gate 2>/dev/null || true)
 code=0
 "$head" gate --base "$base" --head "$head" --out "$out" "${gate[@]}" || code=$?

@@ -68,6 +68,15 @@ configure() {
   cmake --preset "$preset" "-DTorch_DIR=$torch_dir" "$@" "${cmake_options[@]}" >/dev/null
 }
 
+# build_programs FOLDER TARGET...: those of the checkout in FOLDER, without its tests, which need more packages.
+# They stay where ./test.sh switched them on: flipping would configure anew at every change of script.
+build_programs() (
+  cd "$1" || exit
+  tests=OFF
+  if grep -qs '^DSA_TESTS:BOOL=ON' build/release/CMakeCache.txt; then tests=ON; fi
+  configure release "-DDSA_TESTS=$tests" && build release "${@:2}"
+)
+
 # build PRESET TARGET...
 build() {
   local preset=$1

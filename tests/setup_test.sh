@@ -38,6 +38,8 @@ for script in ./quickstart.sh ./test.sh; do
   check "something that is no Python is refused" refuses $script --no-install --python /bin/true
   check "an option without its value is refused" refuses $script --torch-index
 done
+check "ci-gate.sh refuses an unknown commit before it builds" refuses scripts/ci-gate.sh --base-commit no-such-commit
+check "ci-gate.sh refuses an option without its value" refuses scripts/ci-gate.sh --base-commit
 check "fetch-text.sh refuses an unknown option" refuses scripts/fetch-text.sh --no-such-option
 
 # A download is the same everywhere only when every requirement names one version.
