@@ -83,10 +83,16 @@ void read_metrics(const record::Run& run, RunFacts& facts) {
     row.numbers.emplace(metric.quantity.name, std::pair{metric.quantity, middle});
     const bool call = metric.quantity.name == "time", step = metric.quantity.name == "step_time";
     if (!call && !step) continue;
-    row.slices = metric.samples;
+    if (call) row.slices = metric.samples;
     // The fastest of a kernel's repetitions: what other processes take is only ever added.
     const double seconds = call ? std::ranges::min(metric.samples) : middle;
     if (std::isfinite(seconds)) row.seconds = seconds;
+  }
+  for (const record::Series& series : run.series) {
+    const auto id = series.labels.find("id");
+    if (series.y.name != "step_time" || id == series.labels.end()) continue;
+    std::vector<double>& slices = facts[id->second].slices;
+    slices.insert(slices.end(), series.ys.begin(), series.ys.end());
   }
 }
 
@@ -112,7 +118,7 @@ std::vector<std::string> settings_of(const RunConfig& config) {
   for_each_field(config, "", [&](const std::string& name, const auto& field, const char*) {
     const std::string value = config_text::shown(field), &before = usual[at++].second;
     for (const char* own : {"out", "resume", "filter", "select", "quiet", "strict", "goals",
-                            "inject-slowdown", "dry-run", "profile"}) {
+                            "inject-slowdown", "turns", "dry-run", "profile"}) {
       if (name == own) return;
     }
     if (name.starts_with("gate.") || value == before) return;
@@ -143,7 +149,8 @@ std::vector<std::string> ArmRunner::rows(const Binary& binary) const {
   std::vector<std::string> argv = {binary.arm.path};
   argv.insert(argv.end(), settings_.begin(), settings_.end());
   argv.insert(argv.end(), selection_.begin(), selection_.end());
-  argv.push_back("--benchmark_list_tests=true");
+  // Any commit that knows --turns can be compared: one that does not says so here, at once.
+  argv.insert(argv.end(), {"--turns=-1", "--benchmark_list_tests=true"});
   const Ended ended = run_process(argv, options(where));
   if (ended.stopped) return {};
   require(ended.code == 0 || ended.code == 5, binary.arm.name, " (", binary.arm.path,

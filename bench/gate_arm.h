@@ -14,7 +14,7 @@ namespace dsa::bench {
 struct RowFacts {
   std::string level;
   std::map<std::string, std::pair<record::Quantity, double>> numbers;  ///< medians, by quantity
-  std::vector<double> slices;  ///< seconds of a call by repetition, or of each step, in their order
+  std::vector<double> slices;  ///< seconds of a call by repetition, or of every step, in their order
   std::optional<double> seconds;  ///< the fastest repetition, or the median step
   int64_t iterations = 0;         ///< calls of a repetition
   std::string status, reason;     ///< of failures.json
@@ -49,12 +49,12 @@ class ArmRunner {
   Result measure(const Binary& binary, const std::vector<std::string>& rows,
                  const std::vector<std::string>& more, const std::string& place,
                  double limits = 1) const;
-  /// Runs one row of each binary in turns, with `more` flags, in `place` below the gate's folder.
-  /// @param seed  of the order of turns
   struct Entry {
     const Binary* binary;
     std::string row;
   };
+  /// Runs one row of each binary in turns, with `more` flags, in `place` below the gate's folder.
+  /// @param seed  of the order of turns
   std::vector<Result> measure_in_turns(const std::vector<Entry>& entries,
                                        const std::vector<std::string>& more,
                                        const std::string& place, uint64_t seed) const;

@@ -13,6 +13,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+/// How a round was timed: rounds of another way do not belong beside it.
+constexpr const char* kMethod = "slices in random order";
+
 gate::Arm arm_of(const std::string& name) {
   const auto found = std::find(gate::kArmNames.begin(), gate::kArmNames.end(), name);
   require(found != gate::kArmNames.end(), "gate.jsonl names an arm ", name, ", which no gate has");
@@ -37,6 +40,8 @@ std::vector<PlayedRound> GateLog::earlier() const {
   for (const std::string& line : whole_lines(file_)) {
     const Json in = Json::parse(line, nullptr, false);
     if (!in.is_object() || in.value("type", "") != "round") continue;
+    require(in.value("method", "") == kMethod, file_.string(),
+            " was timed in another way than this dsa-bench times; start a new gate");
     PlayedRound& round = rounds.emplace_back();
     round.seconds = in.value("seconds", 0.0);
     for (size_t arm = 0; arm < round.times.size(); ++arm) {
@@ -67,10 +72,12 @@ void GateLog::add(const PlayedRound& round) {
                         {"verdict", one.verdict},
                         {"reason", one.reason}});
   }
-  lines_->write(
-      Json(
-          {{"type", "round"}, {"seconds", round.seconds}, {"times", times}, {"excluded", excluded}})
-          .dump());
+  lines_->write(Json({{"type", "round"},
+                      {"method", kMethod},
+                      {"seconds", round.seconds},
+                      {"times", times},
+                      {"excluded", excluded}})
+                    .dump());
 }
 
 }  // namespace dsa::bench

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
 #include <fcntl.h>
 #include <fstream>
@@ -65,7 +66,7 @@ class Child {
 
   /// Lets it run until it awaits another turn, ends, or is stopped. Returns whether it goes on.
   bool take_turn() {
-    if (over_) return false;
+    if (over_ || stop_requested()) return false;
     const auto start = Clock::now();
     if (child_ < 0) {
       begin();
@@ -73,7 +74,7 @@ class Child {
       const char sign = 't';
       ::send(socket_, &sign, 1, MSG_NOSIGNAL);  // one that has ended meanwhile is seen below
     }
-    while (!over_ && !awaits_turn()) {
+    while (!awaits_turn() && !over_) {
       ended_.stopped = stop_requested();
       ended_.hung = !ended_.stopped && seconds_ + seconds_since(start) > command_.options.seconds;
       if (ended_.stopped || ended_.hung) kill();
@@ -121,7 +122,7 @@ class Child {
     char sign = 0;
     if (::poll(&waits, 1, 20) > 0 && ::recv(socket_, &sign, 1, 0) == 1) return true;
     // Its end of the socket may have gone to a process of its own, or closed before it ended.
-    over_ = ::waitpid(child_, &status_, WNOHANG) == child_;
+    over_ = ::waitpid(child_, &status_, WNOHANG) != 0;  // also if someone else has waited for it
     if (!over_ && (waits.revents & POLLHUP) != 0) ::usleep(1000);
     return false;
   }
@@ -177,7 +178,11 @@ std::vector<Ended> run_in_turns(const std::vector<Command>& commands, uint64_t s
   }
   while (!order.empty() && !stop_requested()) {
     std::shuffle(order.begin(), order.end(), generator);
-    std::erase_if(order, [](Child* child) { return !child->take_turn(); });
+    std::vector<Child*> left;
+    for (Child* child : order) {
+      if (child->take_turn()) left.push_back(child);
+    }
+    order = std::move(left);
   }
   std::vector<Ended> ended;
   for (const auto& child : children) ended.push_back(child->ended());

@@ -5,6 +5,10 @@
 #include "harness/progress.h"
 
 #include <array>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
 
 namespace dsa::bench {
 

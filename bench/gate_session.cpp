@@ -254,8 +254,12 @@ void GateSession::take(const PlayedRound& round) {
   for (const Exclusion& one : round.excluded) {
     plan_->exclude(one.row, one.arm);
     record::GateRow& row = verdict_.rows[timed_[one.row]];
-    row.reason = one.reason;
-    if (one.arm == gate::Arm::kBase || one.arm == gate::Arm::kHead) row.verdict = one.verdict;
+    const bool compared = one.arm == gate::Arm::kBase || one.arm == gate::Arm::kHead;
+    if (compared && !settled(row)) {
+      row.verdict = one.verdict, row.reason = one.reason;  // begins with the arm to blame
+    } else {
+      row.reason += (row.reason.empty() ? "" : "; ") + one.reason;
+    }
   }
   plan_->add(round.times);
   round_seconds_ = round.seconds;
@@ -272,14 +276,11 @@ std::string GateSession::advice() const {
                 "; %d more rounds, about %.1f minutes, to the next look: --budget or --resume",
                 rounds, rounds * round_seconds_ / 60);
   if (rounds > 0) return text;
-  const bool open = std::ranges::any_of(timed_, [&](size_t place) {
-    const std::string& verdict = verdict_.rows[place].verdict;
-    return verdict == "inconclusive" || verdict == "unarmed";
-  });
-  return open ? "; all " + std::to_string(config_.gate.most_rounds) +
-                    " rounds are done: a larger --kernels.min-time or --gate.most-rounds in a new "
-                    "gate, or a quieter machine"
-              : "";
+  return plan_->spent()
+             ? "; all " + std::to_string(plan_->most_rounds()) +
+                   " rounds are done: a larger --kernels.min-time or --gate.most-rounds in a new "
+                   "gate, or a quieter machine"
+             : "";
 }
 
 void GateSession::judge(record::GateRow& row, size_t timed) const {

@@ -4,8 +4,8 @@
 #include "harness/denormals.h"
 #include "harness/memory.h"
 #include "harness/slowdown.h"
-#include "harness/turns.h"
 #include "harness/stage_trace.h"
+#include "harness/turns.h"
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/zeros.h>

@@ -1,5 +1,5 @@
 // Timed work of several processes, of which one runs at a time: `dsa-bench gate` lets its binaries time
-// a kernel in alternating slices, so that a machine whose speed changes within seconds slows all alike.
+// calls and steps in alternating slices, so that a machine whose speed changes within seconds slows all alike.
 #pragma once
 
 namespace dsa {

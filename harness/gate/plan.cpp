@@ -148,6 +148,15 @@ int Plan::rounds_to_look() const {
   return most;
 }
 
+bool Plan::spent() const {
+  return std::ranges::any_of(states_, [&](const State& state) {
+    return !state.excluded && std::ranges::any_of(state.answers, [&](const Answers& answers) {
+      const int n = static_cast<int>(answers.log_ratios.size());
+      return answers.pairing.verdict == "inconclusive" && n >= looks_.back();
+    });
+  });
+}
+
 bool Plan::armed(size_t row) const {
   if (!rules_.certificate) return true;
   const auto& answers = states_[row].answers;

@@ -52,7 +52,8 @@ struct Round {
   std::vector<Visit> visits;  ///< in the order they run
 };
 
-/// seconds[arm][row]; NaN where nothing was timed.
+/// [arm][row]: seconds of base, and of another arm those times its ratio to base; NaN where nothing was
+/// timed.
 using Times = std::array<std::vector<double>, kArmNames.size()>;
 
 class Plan {
@@ -70,6 +71,9 @@ class Plan {
   /// Rounds until the next look of the question that is furthest from it; 0 when all are answered.
   int rounds_to_look() const;
   int rounds() const { return rounds_; }
+  int most_rounds() const { return looks_.back(); }
+  /// Is a question undecided after the last look it can have?
+  bool spent() const;
 
   /// pairing, confirmation, copy, slowed and base_seconds of the row, and the verdict they make.
   record::GateRow judged_row(size_t row) const;
