@@ -8,6 +8,7 @@
 #include <catch2/matchers/catch_matchers_string.hpp>
 
 #include <csignal>
+#include <fstream>
 #include <limits>
 
 using namespace dsa::tests;
@@ -125,6 +126,21 @@ TEST_CASE("a head that crashes or hangs costs its row, not the gate", "[cli][gat
   CHECK(verdict_of(other).rows.at(0).verdict == "hung");
 }
 
+TEST_CASE("a head that fails is to blame whoever fails beside it", "[cli][gate]") {
+  Bench bench;
+  const auto dying = [&](const std::string& name, const std::string& flag) {
+    return script(bench, name, "case \"$*\" in *" + flag + "*) kill -SEGV $$;; esac");
+  };
+  const std::string base = dying("base.sh", "--inject-slowdown");
+  const std::string head = dying("head.sh", "--kernels.checked=false");
+  const Outcome outcome = bench.run(gate(head, {"--base", base}));
+  INFO(outcome.out << outcome.err);
+  CHECK(outcome.code == 4);
+  const auto row = verdict_of(bench).rows.at(0);
+  CHECK(row.verdict == "crashed");
+  CHECK_THAT(row.reason, Catch::Matchers::StartsWith("head: ended by signal 11"));
+}
+
 TEST_CASE("rows that only one binary has are listed", "[cli][gate]") {
   Bench bench;
   const std::vector<std::string> words = {"--base", script(bench, "base.sh", "", "--select=L=512"),
@@ -158,6 +174,15 @@ TEST_CASE("an interrupted gate goes on where it stopped", "[cli][gate]") {
   const Outcome other = bench.plain({"gate", "--resume", folder.string(), "--rounds", "7"});
   CHECK(other.code == 1);
   CHECK_THAT(other.err, ContainsSubstring("was another gate"));
+  // Rounds that an earlier version timed, one whole process after the other.
+  const std::string log = text_of(folder / "gate.jsonl");
+  std::string foreign = log;
+  foreign.replace(foreign.find("slices in random order"), 6, "blocks");
+  std::ofstream(folder / "gate.jsonl") << foreign;
+  const Outcome mixed = bench.plain({"gate", "--resume", folder.string()});
+  CHECK(mixed.code == 1);
+  CHECK_THAT(mixed.err, ContainsSubstring("was timed in another way"));
+  std::ofstream(folder / "gate.jsonl") << log;
   const Outcome rest = bench.plain({"gate", "--resume", folder.string()});
   INFO(rest.out << rest.err);
   CHECK((rest.code == 0 || rest.code == 2));
