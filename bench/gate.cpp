@@ -87,7 +87,7 @@ int gate(const CommandLine& line, const std::string& command) {
   // Threads that spin while they wait cost ten times the time where others use a CPU.
   ::setenv("OMP_WAIT_POLICY", "passive", /*overwrite=*/0);
   catch_interrupts();
-  cores_of(config.gate.cores);  // refused before there is a folder
+  cores_of(config.gate.cores, config.threads);  // refused before there is a folder
   GateSession session(config, command);
   record::GateVerdict verdict;
   try {

@@ -130,7 +130,7 @@ std::vector<std::string> settings_of(const RunConfig& config) {
 ArmRunner::ArmRunner(const RunConfig& config, fs::path folder)
     : settings_(settings_of(config)),
       folder_(std::move(folder)),
-      cores_(cores_of(config.gate.cores)),
+      cores_(cores_of(config.gate.cores, config.threads)),
       seconds_(dsa::seconds_of("--gate.time-limit", config.gate.time_limit)) {
   for (const char* flag : {"--quiet", "--kernels.ceilings=false", "--audit.with-training=false"}) {
     settings_.emplace_back(flag);

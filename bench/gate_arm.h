@@ -14,7 +14,8 @@ namespace dsa::bench {
 struct RowFacts {
   std::string level;
   std::map<std::string, std::pair<record::Quantity, double>> numbers;  ///< medians, by quantity
-  std::vector<double> slices;  ///< seconds of a call by repetition, or of every step, in their order
+  std::vector<double>
+      slices;  ///< seconds of a call by repetition, or of every step, in their order
   std::optional<double> seconds;  ///< the fastest repetition, or the median step
   int64_t iterations = 0;         ///< calls of a repetition
   std::string status, reason;     ///< of failures.json

@@ -38,7 +38,7 @@ std::vector<record::GateCheck> checks_of(const RowFacts& base, const RowFacts& h
     check.base = b->second.second;
     // A number that head no longer gives is no better than a wrong one.
     check.head = h == head.numbers.end() ? std::nan("") : h->second.second;
-    check.tolerance = tolerance.amount * (tolerance.relative ? std::abs(check.base) : 1);
+    check.tolerance = tolerance.share * std::abs(check.base) + tolerance.amount;
     check.verdict = verdict_of(check);
     checks.push_back(std::move(check));
   }

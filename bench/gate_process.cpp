@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <random>
 #include <sched.h>
+#include <set>
 #include <sstream>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -56,6 +57,29 @@ std::string last_words(const fs::path& file) {
   return words.size() > 400 ? "..." + words.substr(words.size() - 400) : words;
 }
 
+/// CPUs of one core give the same text; where the kernel does not say, each is a core of its own.
+std::string core_with(int cpu) {
+  const std::string number = std::to_string(cpu);
+  std::ifstream file("/sys/devices/system/cpu/cpu" + number + "/topology/thread_siblings_list");
+  std::string siblings;
+  std::getline(file, siblings);
+  return siblings.empty() ? number : siblings;
+}
+
+std::vector<int> cores_for(int64_t threads, const cpu_set_t& usable) {
+  std::vector<int> cores;
+  std::set<std::string> taken;
+  for (int cpu = CPU_SETSIZE - 1; cpu >= 0; --cpu) {
+    if (CPU_ISSET(static_cast<size_t>(cpu), &usable) == 0 || !taken.insert(core_with(cpu)).second) {
+      continue;
+    }
+    cores.push_back(cpu);
+  }
+  if (threads <= 0 || std::ssize(cores) < threads) return {};
+  cores.resize(static_cast<size_t>(threads));
+  return cores;
+}
+
 /// One process. It begins with its first turn, and does not outlive this object.
 class Child {
  public:
@@ -80,6 +104,7 @@ class Child {
       if (ended_.stopped || ended_.hung) kill();
     }
     seconds_ += seconds_since(start);
+    ++ended_.turns;
     return !over_;
   }
 
@@ -189,11 +214,11 @@ std::vector<Ended> run_in_turns(const std::vector<Command>& commands, uint64_t s
   return ended;
 }
 
-std::vector<int> cores_of(const std::string& text) {
-  std::vector<int> cores;
-  if (text.empty()) return cores;
+std::vector<int> cores_of(const std::string& text, int64_t threads) {
   cpu_set_t usable;
   ::sched_getaffinity(0, sizeof usable, &usable);
+  if (text.empty()) return cores_for(threads, usable);
+  std::vector<int> cores;
   std::istringstream parts(text);
   for (std::string part; std::getline(parts, part, ',');) {
     int first = -1, last = -1;

@@ -18,6 +18,7 @@ struct Ended {
   int signal = 0;        ///< that ended it
   bool hung = false;     ///< killed by us after options.seconds
   bool stopped = false;  ///< killed by us, or never begun, because a stop was asked for
+  int turns = 0;         ///< it has had
   std::string words;     ///< the last lines of its stderr, in one
 
   bool crashed() const { return signal != 0 || hung || code > 5; }
@@ -38,7 +39,9 @@ struct Command {
 /// @throws Error if one cannot be started.
 std::vector<Ended> run_in_turns(const std::vector<Command>& commands, uint64_t seed);
 
-/// "0,2-4" as {0, 2, 3, 4}; empty for "". @throws Error for what is no list or not usable.
-std::vector<int> cores_of(const std::string& text);
+/// "0,2-4" as {0, 2, 3, 4}. "" stands for as many usable CPUs as `threads`, each of another core, the
+/// highest numbers (interrupts prefer the lowest); empty if there are fewer cores than threads, or
+/// `threads` is 0. @throws Error for what is no list or not usable.
+std::vector<int> cores_of(const std::string& text, int64_t threads);
 
 }  // namespace dsa::bench

@@ -3,6 +3,7 @@
 #include "harness/config_text.h"
 
 #include <cmath>
+#include <sstream>
 
 namespace dsa {
 
@@ -48,9 +49,11 @@ std::vector<Tolerance> tolerances_of(const GateConfig& config) {
             "\"; it takes quantity=amount, as in flops=0% or selection_recall=0.005");
     Tolerance& one = all.emplace_back();
     one.quantity = text.substr(0, equals);
-    const std::string amount = text.substr(equals + 1);
-    one.relative = !amount.empty() && amount.back() == '%';
-    one.amount = share_of("--gate.tolerances " + one.quantity, amount);
+    std::istringstream parts(text.substr(equals + 1) + "+");
+    for (std::string part; std::getline(parts, part, '+');) {
+      const double value = share_of("--gate.tolerances " + one.quantity, part);
+      (part.ends_with('%') ? one.share : one.amount) += value;
+    }
   }
   return all;
 }

@@ -44,14 +44,16 @@ void visit_fields(C& c, V&& v) {
   v("rounds", rounds, "rounds before the first look; more where alpha needs them");
   v("most-rounds", most_rounds, "rounds of a row at most");
   v("cores", cores,
-    "CPUs, by number, that the processes are pinned to: 0,1 or 2-5; empty = all they may use");
+    "CPUs, by number, that the processes are pinned to: 0,1 or 2-5; empty = one core for each of "
+    "--threads");
   v("time-limit", time_limit, "after which a process counts as hanging and is stopped");
   v("time-equal", time_equal, "time binaries whose machine code is equal, too");
   v("certificate", certificate,
     "time base against a copy of itself and against itself slowed: can this machine tell?");
   v("certificate-slowdown", certificate_slowdown, "factor the certificate must find");
   v("tolerances", tolerances,
-    "numbers that no clock makes, and by how much head's may be worse: flops=0%, recall=0.005");
+    "numbers that no clock makes, and by how much head's may be worse: flops=0%, recall=0.005, "
+    "peak_memory=10%+2e6");
   v("renamed", renamed, "rows that have another name in head: OLD=NEW");
   v("inconclusive", inconclusive, "fail: exit 2 if a row stays open or unarmed; pass: exit 0");
   v("seed", seed, "of the order in which the binaries run");
@@ -62,12 +64,13 @@ double seconds_of(const std::string& field, const std::string& text);
 /// "3%" is 0.03, as is "0.03". @throws Error naming `field`
 double share_of(const std::string& field, const std::string& text);
 
-/// By how much a number may be worse: an absolute amount, or a share of base's.
+/// By how much a number may be worse: a share of base's, and an amount in its own unit beyond that.
 struct Tolerance {
   std::string quantity;
+  double share = 0;
   double amount = 0;
-  bool relative = false;
 };
+/// From "quantity=1%", "quantity=0.005" or "quantity=1%+2e6".
 std::vector<Tolerance> tolerances_of(const GateConfig& config);
 
 /// @throws Error naming the field, its value and what it may be.

@@ -204,6 +204,7 @@ TEST_CASE("a gate refuses what it cannot compare, before it times", "[cli][gate]
   refused(gate(DSA_BENCH, {"--budget", "ten"}), "it takes a time such as 90s");
   refused(gate(DSA_BENCH, {"--min-effect", "-3%"}), "it takes a share such as 3%");
   refused(gate(DSA_BENCH, {"--tolerances", "flops"}), "it takes quantity=amount");
+  refused(gate(DSA_BENCH, {"--tolerances", "flops=1%+"}), "it takes a share");
   refused(gate(DSA_BENCH, {"--cores", "4096"}), "--gate.cores");
   refused(gate(DSA_BENCH, {"--renamed", "a=b"}), "--renamed names a");
   refused(gate(DSA_BENCH, {"--certificate-slowdown", "1.5"}), "would not find");
@@ -211,6 +212,25 @@ TEST_CASE("a gate refuses what it cannot compare, before it times", "[cli][gate]
           "kernels.seed = 1 and head with 7");
   const Outcome nothing = bench.run(gate(DSA_BENCH, {"--filter", "no_such_row"}));
   CHECK(nothing.code == 5);
+}
+
+TEST_CASE("a tolerance is a share, an amount, or both", "[gate]") {
+  dsa::GateConfig config;
+  config.tolerances = {"flops=1%", "recall=0.005", "peak_memory=10%+2e6"};
+  const auto all = dsa::tolerances_of(config);
+  REQUIRE(all.size() == 3);
+  CHECK((all[0].share == 0.01 && all[0].amount == 0));
+  CHECK((all[1].share == 0 && all[1].amount == 0.005));
+  CHECK((all[2].share == 0.1 && all[2].amount == 2e6));
+  dsa::bench::RowFacts base, head;
+  const dsa::record::Quantity bytes{"peak_memory", "bytes", dsa::record::Quantity::Better::kLower};
+  base.numbers["peak_memory"] = {bytes, 1e7};
+  const auto verdict = [&](double peak) {
+    head.numbers["peak_memory"] = {bytes, peak};
+    return dsa::bench::checks_of(base, head, {all[2]}).at(0).verdict;
+  };
+  CHECK(verdict(1.29e7) == "same");
+  CHECK(verdict(1.31e7) == "worse");
 }
 
 TEST_CASE("numbers without a clock are judged in their direction", "[gate]") {
@@ -224,7 +244,7 @@ TEST_CASE("numbers without a clock are judged in their direction", "[gate]") {
     return row;
   };
   const std::vector<dsa::Tolerance> rules = {
-      {"flops", 0, true}, {"recall", 0.005, false}, {"loss", 0.001, true}, {"absent", 0, false}};
+      {"flops", 0, 0}, {"recall", 0, 0.005}, {"loss", 0.001, 0}, {"absent", 0, 0}};
   const auto verdicts = [&](const RowFacts& head) {
     std::string all;
     for (const auto& check : dsa::bench::checks_of(facts(100, 0.9, 2), head, rules))

@@ -66,11 +66,49 @@ TEST_CASE("a process that ends, crashes or hangs in its turn leaves the turns to
                     hangs, worker(folder, "s", 1, "sys.exit('tired')")},
                    1);
   CHECK(ended.at(0).code == 0);
+  CHECK(ended.at(0).turns == 4);
   CHECK(ended.at(1).signal == 11);
   CHECK(ended.at(2).hung);
   CHECK(ended.at(3).code == 1);
   CHECK(ended.at(3).words == "tired");
   CHECK(dsa::tests::text_of(folder.path("log")).ends_with("a2 a3 "));
+}
+
+TEST_CASE("a row that trains takes a turn for each step, and its steps are its slices", "[gate]") {
+  const dsa::tests::Bench bench;
+  constexpr int64_t kSteps = 6;
+  dsa::RunConfig config;
+  config.suites = {"training"}, config.variants = {"dense"}, config.lengths = {16};
+  config.threads = 1;
+  config.train.steps = kSteps, config.train.batch = 2, config.train.warmup_steps = 1;
+  config.train.evaluate_every = 0, config.train.quality_windows = 0;
+  config.attention.d_model = 16, config.attention.n_heads = 2, config.attention.n_kv_heads = 2;
+  config.attention.head_width = 8, config.model.n_layers = 1, config.model.expert_width = 8;
+  config.data.path = (bench.root / "text.txt").string();
+  const ArmRunner runner(config, bench.root / "gate");
+  const Binary binary = binary_of("base", DSA_BENCH);
+  const auto rows = runner.rows(binary);
+  REQUIRE(rows.size() == 1);
+  for (const auto& result :
+       runner.measure_in_turns({{&binary, rows[0]}, {&binary, rows[0]}}, {}, "round", 1)) {
+    INFO(result.ended.shown());
+    REQUIRE(result.ended.code == 0);
+    CHECK(result.ended.turns == kSteps + 1);  // the first sets up, and ends where a step begins
+    CHECK(result.facts.at(rows[0]).slices.size() == kSteps);
+  }
+}
+
+TEST_CASE("processes are pinned to a core for each of their threads", "[gate]") {
+  const TemporaryFolder folder;
+  const auto usable = [&](int64_t threads) {
+    Command says = worker(folder, "s", 1, "print(len(os.sched_getaffinity(0)))");
+    says.options.cores = cores_of("", threads);
+    CHECK(run_in_turns({says}, 1).at(0).code == 0);
+    return std::stoi(dsa::tests::text_of(says.options.out));
+  };
+  const int as_torch_likes = usable(0);
+  CHECK(usable(1 << 20) == as_torch_likes);
+  CHECK(usable(1) == 1);
 }
 
 TEST_CASE("the ratio of two processes is that of slices side by side", "[gate]") {
