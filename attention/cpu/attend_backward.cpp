@@ -111,7 +111,7 @@ GradBlock grad_block(const Call& c, const HeadRows& r) {
   block.delta = r.delta;
   block.scale = c.scale;
   // One head at a time: no row is read again from the L1 cache, however many share it.
-  block.panel_shift = AttendShape::panel_shift(c.n.padded + c.n.v_padded);
+  block.panel_shift = AttendShape::panel_shift(c.n.padded + c.n.v_padded, kBackwardPanelBytes);
   return block;
 }
 

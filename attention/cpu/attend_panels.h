@@ -18,30 +18,32 @@ struct Panels {
   int32_t shift;    ///< a panel is 1 << shift rows
   int64_t count;    ///< panels
   int32_t* ends;    ///< [count]: groups in this panel and those before it
+  int32_t* ahead;   ///< so many panels before it is walked a panel is fetched
   Group* groups;    ///< and kLookAhead more, for prefetching
   int32_t* filled;  ///< [lists][kWidth]: ids of each list's shorter group
 };
 
-/// Rows of one matrix whose next panel is fetched while this one is worked on.
+/// Rows of one matrix, of which a later panel is fetched while this one is worked on.
 struct PanelRows {
   const float* rows;
   int64_t row;  ///< floats
 };
 
 inline constexpr int64_t kLookAhead = 4;       ///< groups
-inline constexpr int64_t kLinesPerGroup = 16;  ///< of the next panel, at most: 4 rows of 64 floats
+inline constexpr int64_t kLinesPerGroup = 16;  ///< of a later panel, at most: 4 rows of 64 floats
+inline constexpr int64_t kMostAhead = 16;      ///< panels: together they still fit the L2 cache
 inline constexpr int64_t kLineBytes = 64;
 
 template <class Isa>
 int64_t panels_scratch(int64_t lists, int64_t groups, int64_t panels) {
-  return rounded_up<Isa>(panels) + 2 * (groups + kLookAhead) + lists * Isa::kWidth;
+  return rounded_up<Isa>(panels + 1) + 2 * (groups + kLookAhead) + lists * Isa::kWidth;
 }
 
 template <class Isa>
 Panels panels_in(int32_t* scratch, int32_t shift, int64_t rows, int64_t groups) {
   const int64_t count = (rows >> shift) + 1;
-  Panels p{shift, count, scratch, reinterpret_cast<Group*>(scratch + rounded_up<Isa>(count)),
-           nullptr};
+  auto* list = reinterpret_cast<Group*>(scratch + rounded_up<Isa>(count + 1));
+  Panels p{shift, count, scratch, scratch + count, list, nullptr};
   p.filled = reinterpret_cast<int32_t*>(p.groups + groups + kLookAhead);
   return p;
 }
@@ -51,17 +53,23 @@ Panels panels_in(int32_t* scratch, int32_t shift, int64_t rows, int64_t groups) 
 template <class Isa, class ListOf, class CountOf>
 void sort_groups(const Panels& p, int64_t lists, const ListOf& list_of, const CountOf& count_of) {
   constexpr int64_t W = Isa::kWidth;
+  int64_t reach = 0, groups = 0;
   for (int64_t i = 0; i < p.count; ++i) p.ends[i] = 0;
   for (int64_t i = 0; i < lists; ++i) {
     const int32_t* list = list_of(i);
     const int64_t count = count_of(i), whole = count / W * W;
     for (int64_t c = 0; c < count; c += W) ++p.ends[list[c] >> p.shift];
+    for (int64_t c = 0; c < whole; c += W) reach += list[c + W - 1] - list[c];
+    groups += whole / W;
     // Filled up with the list's own last id: a row of another key must not enter, even with weight
     // 0, for it may hold NaN.
     if (whole < count)
       for (int64_t j = 0; j < W; ++j)
         p.filled[i * W + j] = list[whole + j < count ? whole + j : count - 1];
   }
+  // A group reads beyond its panel, so what it reads there must have come before that panel's turn.
+  const int64_t panels = groups > 0 ? (reach / groups + (int64_t{1} << p.shift) - 1) >> p.shift : 0;
+  *p.ahead = static_cast<int32_t>(panels + 1 < kMostAhead ? panels + 1 : kMostAhead);
   int32_t before = 0;
   for (int64_t i = 0; i < p.count; ++i) {
     const int32_t here = p.ends[i];
@@ -78,15 +86,16 @@ void sort_groups(const Panels& p, int64_t lists, const ListOf& list_of, const Co
     p.groups[before + i] = before > 0 ? p.groups[before - 1] : Group{0, 0};
 }
 
-/// Cache lines of the next panel, and how many of them one group asks for.
-struct NextPanel {
+/// Cache lines of a later panel, and how many of them one group asks for.
+struct LaterPanel {
   const char* line;
   int64_t lines_per_group;
 
-  NextPanel(const Panels& p, int64_t panel, int64_t groups, const PanelRows& m)
-      : line(reinterpret_cast<const char*>(m.rows + ((panel + 1) << p.shift) * m.row)),
+  LaterPanel(const Panels& p, int64_t panel, int64_t groups, const PanelRows& m)
+      : line(reinterpret_cast<const char*>(m.rows + ((panel + *p.ahead) << p.shift) * m.row)),
         lines_per_group(0) {
-    if (panel + 2 >= p.count || groups == 0) return;  // the last panel may not be a whole one
+    // The last panel may not be a whole one.
+    if (panel + *p.ahead + 1 >= p.count || groups == 0) return;
     const int64_t lines = ((m.row * int64_t{sizeof(float)}) << p.shift) / kLineBytes;
     lines_per_group = (lines + groups - 1) / groups;
     if (lines_per_group > kLinesPerGroup) lines_per_group = kLinesPerGroup;
@@ -107,7 +116,7 @@ template <class Isa, class ListOf, class CountOf, class Visit>
   int64_t i = 0;
   for (int64_t panel = 0; panel < p.count; ++panel) {
     const int64_t end = p.ends[panel];
-    NextPanel a(p, panel, end - i, first), b(p, panel, end - i, second);
+    LaterPanel a(p, panel, end - i, first), b(p, panel, end - i, second);
     for (; i < end; ++i) {
       const Group ahead = p.groups[i + kLookAhead];
       __builtin_prefetch(list_of(ahead.list) + ahead.slot, 0, 3);

@@ -8,9 +8,9 @@
 
 namespace dsa::cpu {
 
-/// Of one panel: it, the next one on its way and a block's own data share an L2 cache of 1 MiB.
-/// 64, 128 and 256 KiB took 57, 56 and 59 ms at L=8192, K=256, D=64; 512 KiB 66.
-inline constexpr int64_t kPanelBytes = int64_t{128} << 10;
+/// Of one panel: it, those on their way and a block's own data share an L2 cache of 1 MiB.
+inline constexpr int64_t kForwardPanelBytes = int64_t{32} << 10;
+inline constexpr int64_t kBackwardPanelBytes = int64_t{64} << 10;
 
 inline bool is_bf16(const at::Tensor& t) {
   return t.scalar_type() == at::kBFloat16;
@@ -45,16 +45,16 @@ struct AttendShape {
 
   /// Panels of 1 << shift keys with `row_floats` floats each. Depends on the shape alone: panels
   /// decide the order of sums.
-  static int32_t panel_shift(int64_t row_floats) {
+  static int32_t panel_shift(int64_t row_floats, int64_t bytes) {
     int32_t shift = 6;
-    while ((row_floats * int64_t{sizeof(float)} << (shift + 1)) <= kPanelBytes) ++shift;
+    while ((row_floats * int64_t{sizeof(float)} << (shift + 1)) <= bytes) ++shift;
     return shift;
   }
 
   /// With many heads a group a row is read again from the L1 cache by each of them, and panels
   /// would only cost.
   int32_t forward_panel_shift() const {
-    return group() >= 8 ? 31 : panel_shift(std::max(padded, v_padded));
+    return group() >= 8 ? 31 : panel_shift(std::max(padded, v_padded), kForwardPanelBytes);
   }
 
   /// Queries of a block: scratch of at most 2 MiB, and enough blocks to share out.
