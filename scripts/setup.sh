@@ -70,6 +70,7 @@ missing_packages() {
   if ! venv_works && [[ -z $(find_python) ]]; then echo python3-venv; fi
   [[ -n $with_tests ]] || return 0
   installed "$(catch2_package)" || catch2_package
+  installed libbenchmark-tools || echo libbenchmark-tools
   if ! has_browser && apt_has_browser; then echo chromium; fi
 }
 
@@ -245,9 +246,12 @@ missing_for_build() {
 
 # What only the tests need when they run.
 missing_for_tests() {
-  importable altair jsonschema vl_convert ||
-    missing+=("altair, jsonschema, vl-convert: $venv_fix -r scripts/requirements-test.txt $(grep '^vl-convert' scripts/requirements.txt)")
-  if [[ $(missing_packages) == *chromium* ]]; then missing+=("chromium: apt install chromium"); fi
+  importable altair jsonschema scipy vl_convert ||
+    missing+=("altair, jsonschema, scipy, vl-convert: $venv_fix -r scripts/requirements-test.txt $(grep '^vl-convert' scripts/requirements.txt)")
+  local package
+  for package in chromium libbenchmark-tools; do
+    if [[ $(missing_packages) == *$package* ]]; then missing+=("$package: apt install $package"); fi
+  done
 }
 
 list_missing() {

@@ -87,7 +87,7 @@ lists_missing() {  # lists_missing SCRIPT WHAT...
   return $code
 }
 check "--no-install lists what a build lacks" lists_missing quickstart.sh
-check "--no-install lists what the tests lack too" lists_missing test.sh "altair, jsonschema, vl-convert"
+check "--no-install lists what the tests lack too" lists_missing test.sh "altair, jsonschema, scipy, vl-convert"
 
 ((failures == 0)) && echo "setup: all checks passed"
 exit $((failures > 0))
