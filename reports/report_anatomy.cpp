@@ -18,12 +18,16 @@ bool is_anatomy(const record::Metric& metric) {
   return label(metric.labels, words::kLevel) == words::kAnatomy;
 }
 
+/// Whether there is a gap that repairs can have shares of: sparse is better for every seed of rung 0.
+bool has_gap(const std::vector<AnatomyRung>& all) {
+  return all.front().gap().low > 0;
+}
+
 /// Share of the first rung's gap that this rung took away.
 std::string share(const std::vector<AnatomyRung>& all, size_t i) {
-  if (i == 0) return "–";
-  const double whole = all.front().gap().median;
-  const double taken = (all[i - 1].gap().median - all[i].gap().median) / whole;
-  return std::isfinite(taken) && whole > 0 ? percent(taken) : "–";
+  if (i == 0 || !has_gap(all)) return "–";
+  const double taken = (all[i - 1].gap().median - all[i].gap().median) / all.front().gap().median;
+  return std::isfinite(taken) ? percent(taken) : "–";
 }
 
 Table table_of(const std::vector<AnatomyRung>& all) {
@@ -69,6 +73,8 @@ std::vector<double> published(const record::Run& run, double length) {
 }
 
 std::string headline(const std::vector<AnatomyRung>& all, double length) {
+  if (!has_gap(all))
+    return "The published setting, run again, has no gap at L = " + report::length(length);
   size_t largest = 0;
   double most = 0;
   const double whole = all.front().gap().median;
@@ -76,8 +82,7 @@ std::string headline(const std::vector<AnatomyRung>& all, double length) {
     const double taken = all[i - 1].gap().median - all[i].gap().median;
     if (taken > most) most = taken, largest = i;
   }
-  if (largest == 0 || !(whole > 0))
-    return "The published setting repaired, L = " + report::length(length);
+  if (largest == 0) return "The published setting repaired, L = " + report::length(length);
   return percent(most / whole) + " of the gap at L = " + report::length(length) +
          " goes with one repair: " + spoken(all[largest].name);
 }
@@ -85,10 +90,15 @@ std::string headline(const std::vector<AnatomyRung>& all, double length) {
 Text caption(const record::Run& run, const std::vector<AnatomyRung>& all, double length) {
   Text text =
       "Cumulative: a rung keeps the repairs to its left. Gap = dense loss minus sparse loss, same "
-      "seed; share = what a repair takes away of the gap at rung 0 of this run (above 100 % or "
-      "below 0 where repairs move it past zero). Where an arm does not change at a rung its "
+      "seed, above 0 where sparse is better; share = what a repair takes away of the gap at rung 0 "
+      "of this run (above 100 % or below 0 where repairs move it past zero). Where an arm does not "
+      "change at a rung its "
       "numbers are those of the rung before. n = " +
       std::to_string(all.front().gap().n) + " seeds, smallest to largest.";
+  if (!has_gap(all)) {
+    text += " No shares: sparse is not better for every seed at rung 0 (" +
+            signed_gap(all.front().gap()) + " nats/token), so there is nothing to divide.";
+  }
   const auto numbers = published(run, length);
   if (!numbers.empty()) {
     text += " Published at this length, after 1000 steps on another text: dense " +

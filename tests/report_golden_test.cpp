@@ -243,7 +243,11 @@ TEST_CASE("a broken record is one sentence with the file and its first mistake",
   CHECK_THROWS_WITH(load("/nonexistent"), ContainsSubstring("/nonexistent is not a folder"));
 }
 
-TEST_CASE("the anatomy is a table of repairs with shares of our own gap", "[report]") {
+namespace {
+
+/// Two rungs of the anatomy at L = 64, three seeds each.
+record::Run anatomy(const std::vector<double>& dense, const std::vector<double>& sparse,
+                    const std::vector<double>& repaired) {
   record::Run run = record::empty_run();
   const auto add = [&](int rung, const char* arm, std::vector<double> losses) {
     run.metrics.push_back({{"best_validation_loss", "nats/token"},
@@ -255,17 +259,34 @@ TEST_CASE("the anatomy is a table of repairs with shares of our own gap", "[repo
                             {"L", "64"}},
                            std::move(losses)});
   };
-  add(0, "dense", {9.0, 9.2, 9.1});
-  add(0, "sparse", {7.0, 7.2, 7.1});
-  add(1, "dense", {9.0, 9.2, 9.1});
-  add(1, "sparse", {8.5, 8.7, 8.6});
-  run.reference_series.push_back(
-      {{"L", "tokens"}, {"best_validation_loss", "nats/token"}, {}, {64}, {8.52}});
-  run.reference_series.push_back(
-      {{"L", "tokens"}, {"best_validation_loss", "nats/token"}, {}, {64}, {3.561}});
+  add(0, "dense", dense);
+  add(0, "sparse", sparse);
+  add(1, "dense", dense);
+  add(1, "sparse", repaired);
+  for (const double loss : {8.52, 3.561}) {
+    run.reference_series.push_back(
+        {{"L", "tokens"}, {"best_validation_loss", "nats/token"}, {}, {64}, {loss}});
+  }
+  return run;
+}
+
+}  // namespace
+
+TEST_CASE("the anatomy is a table of repairs with shares of our own gap", "[report]") {
+  const record::Run run = anatomy({9.0, 9.2, 9.1}, {7.0, 7.2, 7.1}, {8.5, 8.7, 8.6});
   const std::string text = markdown(build({".", run, {}}), true);
   CHECK_THAT(text, ContainsSubstring("## The anatomy of a headline"));
-  CHECK_THAT(text, ContainsSubstring("| 0 published | something | 9.10\u00a0±\u00a00.10 | 7.10\u00a0±\u00a00.10 |"));
+  CHECK_THAT(text,
+             ContainsSubstring(
+                 "| 0 published | something | 9.10\u00a0±\u00a00.10 | 7.10\u00a0±\u00a00.10 |"));
   CHECK_THAT(text, ContainsSubstring("75.0\u00a0% of the gap at L = 64 goes with one repair"));
   CHECK_THAT(text, ContainsSubstring("dense 8.520, sparse 3.561"));
+}
+
+TEST_CASE("the anatomy divides no gap that the seeds do not agree on", "[report]") {
+  const record::Run run = anatomy({5.4, 5.7, 6.2}, {5.41, 5.6, 5.5}, {5.5, 5.7, 5.6});
+  const std::string text = markdown(build({".", run, {}}), true);
+  CHECK_THAT(text, ContainsSubstring("The published setting, run again, has no gap at L = 64"));
+  CHECK_THAT(text, ContainsSubstring("No shares: sparse is not better for every seed at rung 0"));
+  CHECK_THAT(text, !ContainsSubstring("goes with one repair"));
 }
