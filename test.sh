@@ -19,7 +19,7 @@ while (($#)); do
       say "usage: ./test.sh [options]    sets up what is missing, builds and runs the tests
 
   --asan             with AddressSanitizer and UBSan (build/asan)
-  --slow             the slow tests too
+  --slow             the slow and the nightly tests too
 $setup_options_help"
       exit
       ;;

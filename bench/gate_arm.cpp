@@ -144,6 +144,12 @@ ProcessOptions ArmRunner::options(const fs::path& where) const {
   return {cores_, seconds_, where / "stdout", where / "stderr"};
 }
 
+std::string ArmRunner::cores() const {
+  std::string text;
+  for (const int core : cores_) text += (text.empty() ? "" : ",") + std::to_string(core);
+  return text.empty() ? "all" : text;
+}
+
 std::vector<std::string> ArmRunner::rows(const Binary& binary) const {
   const fs::path where = folder_ / ("list-" + binary.arm.name);
   std::vector<std::string> argv = {binary.arm.path};
@@ -180,13 +186,9 @@ Command ArmRunner::command(const Binary& binary, const std::vector<std::string>&
   return {argv, options(where)};
 }
 
-ArmRunner::Result ArmRunner::result_of(const Binary& binary, const Ended& ended,
-                                       const std::string& place) const {
+ArmRunner::Result ArmRunner::result_of(const Ended& ended, const std::string& place) const {
   Result result = left_in(place);
   result.ended = ended;
-  // 1 says that the settings were refused, before anything ran.
-  require(ended.code != 1, binary.arm.name, " (", binary.arm.path,
-          ") refuses the settings: ", ended.words);
   return result;
 }
 
@@ -195,7 +197,11 @@ ArmRunner::Result ArmRunner::measure(const Binary& binary, const std::vector<std
                                      double limits) const {
   Command one = command(binary, rows, more, folder_ / place);
   one.options.seconds *= limits;
-  return result_of(binary, run_process(one.argv, one.options), place);
+  Result result = result_of(run_process(one.argv, one.options), place);
+  // 1 without a record says that the settings were refused, before anything ran.
+  require(result.ended.code != 1 || !result.settings.empty(), binary.arm.name, " (",
+          binary.arm.path, ") refuses the settings: ", result.ended.words);
+  return result;
 }
 
 std::vector<ArmRunner::Result> ArmRunner::measure_in_turns(const std::vector<Entry>& entries,
@@ -210,7 +216,7 @@ std::vector<ArmRunner::Result> ArmRunner::measure_in_turns(const std::vector<Ent
   const std::vector<Ended> ended = run_in_turns(commands, seed);
   std::vector<Result> results;
   for (size_t i = 0; i < entries.size(); ++i) {
-    results.push_back(result_of(*entries[i].binary, ended[i], place_of(i)));
+    results.push_back(result_of(ended[i], place_of(i)));
   }
   return results;
 }

@@ -62,11 +62,13 @@ class ArmRunner {
   /// What an earlier measure() left in `place`.
   Result left_in(const std::string& place) const;
 
+  std::string cores() const;  ///< that processes are pinned to: "2,3", or "all"
+
  private:
   ProcessOptions options(const std::filesystem::path& where) const;
   Command command(const Binary& binary, const std::vector<std::string>& rows,
                   const std::vector<std::string>& more, const std::filesystem::path& where) const;
-  Result result_of(const Binary& binary, const Ended& ended, const std::string& place) const;
+  Result result_of(const Ended& ended, const std::string& place) const;
   std::vector<std::string> settings_;
   std::vector<std::string> selection_;
   std::filesystem::path folder_;

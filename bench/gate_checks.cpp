@@ -45,6 +45,16 @@ std::vector<record::GateCheck> checks_of(const RowFacts& base, const RowFacts& h
   return checks;
 }
 
+std::string quantities_of_none(const std::vector<Tolerance>& tolerances, const RunFacts& rows) {
+  std::string names;
+  for (const Tolerance& one : tolerances) {
+    const bool found = std::ranges::any_of(
+        rows, [&](const auto& row) { return row.second.numbers.contains(one.quantity); });
+    if (!found) names += (names.empty() ? "" : ", ") + one.quantity;
+  }
+  return names;
+}
+
 std::vector<RowPair> paired_rows(const std::vector<std::string>& base,
                                  const std::vector<std::string>& head,
                                  const std::vector<std::string>& renamed) {

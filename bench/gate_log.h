@@ -23,15 +23,18 @@ struct PlayedRound {
 
 class GateLog {
  public:
-  GateLog(const std::filesystem::path& folder, std::vector<std::string> ids);
+  /// @param cores  that processes are pinned to
+  GateLog(const std::filesystem::path& folder, std::vector<std::string> ids,
+          const std::string& cores);
 
-  /// Rounds of an earlier process. @throws Error if they are of other rows.
+  /// Rounds of an earlier process. @throws Error if they are of other rows, or timed in another way.
   std::vector<PlayedRound> earlier() const;
   void add(const PlayedRound& round);
 
  private:
   std::filesystem::path file_;
   std::vector<std::string> ids_;
+  std::string method_;
   std::unique_ptr<JsonLines> lines_;
 };
 

@@ -216,6 +216,7 @@ std::vector<Ended> run_in_turns(const std::vector<Command>& commands, uint64_t s
 
 std::vector<int> cores_of(const std::string& text, int64_t threads) {
   cpu_set_t usable;
+  CPU_ZERO(&usable);
   ::sched_getaffinity(0, sizeof usable, &usable);
   if (text.empty()) return cores_for(threads, usable);
   std::vector<int> cores;

@@ -67,6 +67,7 @@ GateSession::GateSession(const RunConfig& config, const std::string& command)
   verdict_.slowdown = gate.certificate ? gate.certificate_slowdown : 1;
   verdict_.budget = dsa::seconds_of("--gate.budget", gate.budget);
   verdict_.machine = machine_facts();
+  verdict_.machine["pinned_to"] = runner_.cores();
   verdict_.config_json = to_json(config);
   verdict_.arms = {base_.arm, head_.arm};
   write();
@@ -89,6 +90,9 @@ void GateSession::resume() {
     throw Error("--resume " + config_.resume + " was another gate: " + *difference +
                 "; give the same settings, or none");
   }
+  const auto cpu = [](std::map<std::string, std::string> machine) { return machine["cpu"]; };
+  require(cpu(before.machine) == cpu(machine_facts()), "--resume ", config_.resume,
+          " was timed on another CPU (", cpu(before.machine), "); start a new gate");
   verdict_.started = before.started;
   verdict_.seconds = before.seconds;
 }
@@ -138,8 +142,8 @@ RunFacts GateSession::checked(Binary& binary, const std::vector<std::string>& ro
                          : runner_.measure(unslowed, rows_now, {"--kernels.repetitions=1"}, where,
                                            static_cast<double>(rows_now.size()));
     if (result.ended.stopped) return all;
-    binary.arm.git = result.git;
-    settings_there_[binary.arm.name] = result.settings;
+    if (!result.git.empty()) binary.arm.git = result.git;
+    if (!result.settings.empty()) settings_there_[binary.arm.name] = result.settings;
     const auto known = [&](const std::string& id) {
       const auto found = result.facts.find(id);
       return found != result.facts.end() &&
@@ -162,6 +166,9 @@ RunFacts GateSession::checked(Binary& binary, const std::vector<std::string>& ro
 
 void GateSession::judge_untimed() {
   const auto tolerances = tolerances_of(config_.gate);
+  const std::string idle = quantities_of_none(tolerances, base_facts_);
+  if (!idle.empty())
+    progress_.print("note: no row of base has " + idle + ", so nothing is checked there");
   for (const RowPair& pair : pairs_) {
     record::GateRow& row = verdict_.rows.emplace_back();
     row.id = pair.id();
@@ -190,6 +197,7 @@ void GateSession::judge_untimed() {
       row.verdict = skipped ? "skipped" : ill.status == "invalid" ? "failed" : ill.status;
       row.reason = (&ill == &head ? "head: " : "base: ") + ill.reason;
       if (skipped && &ill == &head && base.status.empty()) row.verdict = "missing";
+      if (skipped) row.checks.clear();  // a number that was not made is no worse one
       continue;
     }
     if (same_build_) row.verdict = "same-build";
@@ -212,7 +220,7 @@ void GateSession::choose_timed() {
   rules.most_rounds = static_cast<int>(config_.gate.most_rounds);
   rules.certificate = config_.gate.certificate;
   plan_.emplace(std::move(rows), rules, config_.gate.seed);
-  log_ = std::make_unique<GateLog>(folder_, ids);
+  log_ = std::make_unique<GateLog>(folder_, ids, runner_.cores());
   if (!timed_.empty()) start_race();
 }
 
@@ -276,6 +284,10 @@ std::string GateSession::advice() const {
                 "; %d more rounds, about %.1f minutes, to the next look: --budget or --resume",
                 rounds, rounds * round_seconds_ / 60);
   if (rounds > 0) return text;
+  const auto unarmed = [](const record::GateRow& row) { return row.verdict == "unarmed"; };
+  if (!plan_->spent() && std::ranges::any_of(verdict_.rows, unarmed))
+    return "; more rounds do not arm a row whose certificate failed: a larger --kernels.min-time, "
+           "--cores or a quieter machine, in a new gate";
   return plan_->spent()
              ? "; all " + std::to_string(plan_->most_rounds()) +
                    " rounds are done: a larger --kernels.min-time or --gate.most-rounds in a new "

@@ -3,7 +3,6 @@
 #include "harness/config_text.h"
 
 #include <cmath>
-#include <sstream>
 
 namespace dsa {
 
@@ -37,7 +36,7 @@ double share_of(const std::string& field, const std::string& text) {
     value = -1;
   }
   require(value >= 0 && std::isfinite(value), field, " is \"", text,
-          "\"; it takes a share such as 3% or 0.03");
+          "\"; it takes a number or a share such as 0.03 or 3%");
   return percent ? value / 100 : value;
 }
 
@@ -49,11 +48,11 @@ std::vector<Tolerance> tolerances_of(const GateConfig& config) {
             "\"; it takes quantity=amount, as in flops=0% or selection_recall=0.005");
     Tolerance& one = all.emplace_back();
     one.quantity = text.substr(0, equals);
-    std::istringstream parts(text.substr(equals + 1) + "+");
-    for (std::string part; std::getline(parts, part, '+');) {
-      const double value = share_of("--gate.tolerances " + one.quantity, part);
-      (part.ends_with('%') ? one.share : one.amount) += value;
-    }
+    const std::string amount = text.substr(equals + 1), field = "--gate.tolerances " + one.quantity;
+    const size_t both = amount.find("%+");
+    const std::string share = both == std::string::npos ? amount : amount.substr(0, both + 1);
+    (share.ends_with('%') ? one.share : one.amount) = share_of(field, share);
+    if (both != std::string::npos) one.amount = share_of(field, amount.substr(both + 2));
   }
   return all;
 }

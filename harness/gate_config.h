@@ -44,8 +44,8 @@ void visit_fields(C& c, V&& v) {
   v("rounds", rounds, "rounds before the first look; more where alpha needs them");
   v("most-rounds", most_rounds, "rounds of a row at most");
   v("cores", cores,
-    "CPUs, by number, that the processes are pinned to: 0,1 or 2-5; empty = one core for each of "
-    "--threads");
+    "CPUs, by number, that the processes are pinned to: 0,1 or 2-5; empty = a core for each of "
+    "--threads, or all if that is 0 or more than there are");
   v("time-limit", time_limit, "after which a process counts as hanging and is stopped");
   v("time-equal", time_equal, "time binaries whose machine code is equal, too");
   v("certificate", certificate,
@@ -53,7 +53,7 @@ void visit_fields(C& c, V&& v) {
   v("certificate-slowdown", certificate_slowdown, "factor the certificate must find");
   v("tolerances", tolerances,
     "numbers that no clock makes, and by how much head's may be worse: flops=0%, recall=0.005, "
-    "peak_memory=10%+2e6");
+    "peak_memory=10%+4.2e6");
   v("renamed", renamed, "rows that have another name in head: OLD=NEW");
   v("inconclusive", inconclusive, "fail: exit 2 if a row stays open or unarmed; pass: exit 0");
   v("seed", seed, "of the order in which the binaries run");

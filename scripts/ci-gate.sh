@@ -80,8 +80,10 @@ fi
 before=$(ls -d "$out"/*-gate 2>/dev/null || true)
 code=0
 "$head" gate --base "$base" --head "$head" --out "$out" "${gate[@]}" || code=$?
-# Only a folder that this call made.
-folder=$(comm -13 <(sort <<<"$before") <(ls -d "$out"/*-gate 2>/dev/null | sort) | tail -n 1)
+# Only a folder that this call made, or the one it was told to go on with.
+for ((i = 0; i + 1 < ${#gate[@]}; ++i)); do [[ ${gate[i]} != --resume ]] || resumed=${gate[i + 1]}; done
+folder=${resumed:-}
+[[ -n $folder ]] || folder=$(comm -13 <(sort <<<"$before") <(ls -d "$out"/*-gate 2>/dev/null | sort) | tail -n 1)
 report=$(dirname "$head")/dsa-report
 [[ -x $report ]] || report=$root/build/release/bin/dsa-report
 if [[ -n $folder && -f $folder/verdict.json ]]; then

@@ -26,7 +26,7 @@ mkdir -p data && ln -sfn "$(realpath "$root/data/shakespeare")" data/shakespeare
 git config user.name test && git config user.email test@localhost
 
 row=(--config presets/gate.toml --suites kernels --filter 'select_top_k.*' --kernels.lengths 512 --certificate=false
-  --tolerances flops=0%,wrong_members=0)  # peak memory, in pages of the kernel, differs by a third from run to run
+  --tolerances flops=0%,wrong_members=0)
 # compare COMMIT CODE SENTENCE: what ci-gate.sh must end with and say.
 compare() {
   local code=0

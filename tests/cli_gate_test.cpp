@@ -103,6 +103,68 @@ TEST_CASE("a certificate holds where the slowdown is seen, and not where it is t
   CHECK(blind.code == 2);
   CHECK_FALSE(verdict_of(unseen).armed);
   CHECK_THAT(blind.out, ContainsSubstring("its certificate does not hold"));
+  CHECK_THAT(blind.out, ContainsSubstring("in a new gate"));  // what to do
+}
+
+TEST_CASE("a spent budget ends with what the next look would cost", "[cli][gate]") {
+  Bench bench;
+  const auto spent = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words = {"--time-equal", "--certificate=false", "--budget", "0.001s"};
+    words.insert(words.end(), more.begin(), more.end());
+    return bench.run(gate(DSA_BENCH, words));
+  };
+  const Outcome open = spent({});
+  INFO(open.out << open.err);
+  CHECK(open.code == 2);
+  CHECK(verdict_of(bench).rows.at(0).pairing.rounds == 1);
+  CHECK_THAT(open.out, ContainsSubstring("7 more rounds, about "));
+  fs::remove_all(bench.folder());
+  CHECK(spent({"--inconclusive", "pass"}).code == 0);
+}
+
+TEST_CASE("a head whose numbers are worse fails without a clock", "[cli][gate]") {
+  Bench bench;
+  // What head writes is changed afterwards: twice the bytes.
+  const std::string head = bench.write("worse.py", R"(#!/usr/bin/env python3
+import json, pathlib, subprocess, sys
+done = subprocess.run([")" DSA_BENCH R"("] + sys.argv[1:])
+out = [word[6:] for word in sys.argv if word.startswith("--out=")]
+for file in pathlib.Path(out[-1]).glob("*/record.json") if out else []:
+    record = json.loads(file.read_text())
+    for metric in record["metrics"]:
+        if metric["quantity"]["name"] == "bytes": metric["samples"] = [2 * x for x in metric["samples"]]
+    file.write_text(json.dumps(record))
+sys.exit(done.returncode)
+)");
+  fs::permissions(head, fs::perms::owner_all);
+  const Outcome worse =
+      bench.run(gate(head, {"--certificate=false", "--tolerances", "bytes=0%,recal=0.1"}));
+  INFO(worse.out << worse.err);
+  CHECK(worse.code == 6);
+  const auto row = verdict_of(bench).rows.at(0);
+  CHECK(row.verdict == "worse");
+  CHECK(row.checks.at(0).head == 2 * row.checks.at(0).base);
+  CHECK_THAT(worse.out, ContainsSubstring("no row of base has recal,"));
+}
+
+TEST_CASE("a head that dies in the checks costs its row, one that refuses the flags the gate",
+          "[cli][gate]") {
+  Bench bench;
+  const std::string dies = "case \"$*\" in *--out=*) kill -SEGV $$;; esac";
+  const Outcome dead = bench.run(gate(script(bench, "dies.sh", dies), {"--certificate=false"}));
+  INFO(dead.out << dead.err);
+  CHECK(dead.code == 4);
+  CHECK(verdict_of(bench).rows.at(0).verdict == "crashed");
+  const std::string refuses = "case \"$*\" in *--out=*) echo no such flag >&2; exit 1;; esac";
+  const Outcome refused = bench.run(gate(script(bench, "no.sh", refuses), {}));
+  CHECK(refused.code == 1);
+  CHECK_THAT(refused.err, ContainsSubstring("refuses the settings: no such flag"));
+  // In a round it is a failure of that row.
+  Bench other;
+  const std::string late = "case \"$*\" in *--kernels.checked=false*) exit 1;; esac";
+  const Outcome failed = other.run(gate(script(other, "late.sh", late), {"--certificate=false"}));
+  CHECK(failed.code == 4);
+  CHECK(verdict_of(other).rows.at(0).verdict == "failed");
 }
 
 TEST_CASE("a head that crashes or hangs costs its row, not the gate", "[cli][gate]") {
@@ -161,6 +223,7 @@ TEST_CASE("rows that only one binary has are listed", "[cli][gate]") {
   INFO(compared.out << compared.err);
   REQUIRE(verdict_of(bench).rows.size() == 1);
   CHECK(verdict_of(bench).rows[0].pairing.rounds == 8);
+  CHECK(verdict_of(bench).rows[0].verdict != "same");  // said to be renamed, or slower by far
 }
 
 TEST_CASE("an interrupted gate goes on where it stopped", "[cli][gate]") {
@@ -202,9 +265,9 @@ TEST_CASE("a gate refuses what it cannot compare, before it times", "[cli][gate]
   refused(gate("no/such/file", {}), "--head no/such/file does not exist");
   refused(gate(DSA_BENCH, {"--benchmark_repetitions=3"}), "means nothing here");
   refused(gate(DSA_BENCH, {"--budget", "ten"}), "it takes a time such as 90s");
-  refused(gate(DSA_BENCH, {"--min-effect", "-3%"}), "it takes a share such as 3%");
+  refused(gate(DSA_BENCH, {"--min-effect", "-3%"}), "it takes a number or a share");
   refused(gate(DSA_BENCH, {"--tolerances", "flops"}), "it takes quantity=amount");
-  refused(gate(DSA_BENCH, {"--tolerances", "flops=1%+"}), "it takes a share");
+  refused(gate(DSA_BENCH, {"--tolerances", "flops=1%+"}), "it takes a number or a share");
   refused(gate(DSA_BENCH, {"--cores", "4096"}), "--gate.cores");
   refused(gate(DSA_BENCH, {"--renamed", "a=b"}), "--renamed names a");
   refused(gate(DSA_BENCH, {"--certificate-slowdown", "1.5"}), "would not find");

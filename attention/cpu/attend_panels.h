@@ -31,7 +31,7 @@ struct PanelRows {
 
 inline constexpr int64_t kLookAhead = 4;       ///< groups
 inline constexpr int64_t kLinesPerGroup = 16;  ///< of a later panel, at most: 4 rows of 64 floats
-inline constexpr int64_t kMostAhead = 16;      ///< panels: together they still fit the L2 cache
+inline constexpr int64_t kMostAhead = 8;  ///< panels: 256 KiB of rows forward, 512 KiB backward
 inline constexpr int64_t kLineBytes = 64;
 
 template <class Isa>

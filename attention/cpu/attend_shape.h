@@ -8,7 +8,7 @@
 
 namespace dsa::cpu {
 
-/// Of one panel: it, those on their way and a block's own data share an L2 cache of 1 MiB.
+/// Of one panel: it, those on their way and a block's own data share an L2 cache. docs/kernels.md has the times.
 inline constexpr int64_t kForwardPanelBytes = int64_t{32} << 10;
 inline constexpr int64_t kBackwardPanelBytes = int64_t{64} << 10;
 

@@ -1,12 +1,10 @@
 // Which binary times which benchmarks in which round, and what the rounds say. It starts no process
 // and reads no clock: bench/gate*.cpp does, and a test does it with made-up times.
 //
-// A round times row after row, and of a row every arm, each in a process of its own,
-// in alternating slices of random order (bench/gate_process.h), for what drifts or flips within seconds
-// then cancels. From the times of a round each open question of a row gets one ln(arm / base).
-// Questions: is head slower than
-// base; if so, do later rounds confirm it; and for the certificate, is base as fast as its copy, and is
-// a slowed base seen.
+// A round times row after row, and of a row every arm, each in a process of its own, in alternating slices of
+// random order (bench/gate_process.h): what drifts or flips within seconds then cancels. From the times of a
+// round each open question of a row gets one ln(arm / base). Questions: is head slower than base; if so, do
+// later rounds confirm it; and for the certificate, is base as fast as its copy, and is a slowed base seen.
 //
 // The first question is asked at alpha / rows; a confirmation, which needs a finding first, at 5 %
 // with the effect in both batches together; a certificate, which accuses nobody, at alpha. Questions

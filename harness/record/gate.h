@@ -50,7 +50,7 @@ struct GateArm {
 
 struct GateVerdict {
   std::string id, command, started, ended;  ///< as in Run
-  std::string status = "running";           ///< running | done | interrupted
+  std::string status = "running";           ///< running | done | interrupted | failed
   std::string sentence;                     ///< what came out, as the terminal showed it
   int exit_code = 0;
   bool armed = false;  ///< the certificate holds for every timed row
