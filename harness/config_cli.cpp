@@ -187,16 +187,17 @@ CommandLine parse_command_line(const std::vector<std::string>& argv) {
       "dsa-bench");
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.require_subcommand(0, 1);
-  app.add_subcommand("run", "measure and train what is selected (the default)")->fallthrough();
-  app.add_subcommand("goals", "measure what the goals of --goals need, and say which are reached")
-      ->fallthrough();
-  app.add_subcommand("steps", "training steps of one variant, as standard input asks for them")
-      ->fallthrough();
-  app.add_subcommand("audit", "train briefly and judge whether the experiment may be believed")
-      ->fallthrough();
-  app.add_subcommand("gate", "compare two builds of dsa-bench: is --head slower than --base?")
-      ->fallthrough();
-  app.add_subcommand("list", "print every benchmark, variant and backend")->fallthrough();
+  const auto command = [&](const char* name, const char* what) {
+    app.add_subcommand(name, what)
+        ->fallthrough()
+        ->footer("Its settings are those of dsa-bench --help, which lists them by group.");
+  };
+  command("run", "measure and train what is selected (the default)");
+  command("goals", "measure what the goals of --goals need, and say which are reached");
+  command("steps", "training steps of one variant, as standard input asks for them");
+  command("audit", "train briefly and judge whether the experiment may be believed");
+  command("gate", "compare two builds of dsa-bench: is --head slower than --base?");
+  command("list", "print every benchmark, variant and backend");
   app.set_config("--config", "",
                  "TOML file of these settings: [train] steps = 3 or train.steps = 3");
   app.config_formatter(std::make_shared<FlatToml>(app));
