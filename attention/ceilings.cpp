@@ -145,4 +145,21 @@ CeilingShare ceiling_share(const Ceilings& c, const Cost& work, c10::ScalarType 
   return flops >= bytes ? CeilingShare{flops, "flops"} : CeilingShare{bytes, "bytes"};
 }
 
+double beyond_ceilings(const Ceilings& c, const Cost& work, double seconds) {
+  const double flop_peak = std::max({c.f32_flops, c.gemm_f32, 2 * c.bf16_flops, 2 * c.gemm_bf16});
+  // The L1 cache gives a unit at most four bytes for each of its operations.
+  const double byte_peak = std::max({4 * c.f32_flops, c.l2_bytes, c.l3_bytes, c.dram_bytes});
+  return std::max(work.flops / flop_peak, (work.bytes_read + work.bytes_written) / byte_peak) /
+         seconds;
+}
+
+Ceilings larger(const Ceilings& a, const Ceilings& b) {
+  Ceilings out = a;
+  std::vector<double> other;
+  visit_fields(b, [&](const char*, double rate) { other.push_back(rate); });
+  size_t i = 0;
+  visit_fields(out, [&](const char*, double& rate) { rate = std::max(rate, other[i++]); });
+  return out;
+}
+
 }  // namespace dsa

@@ -19,7 +19,7 @@ struct Ceilings {
 
 /// Every field with its name in a record's `machine`.
 template <class C, class V>
-requires is_a<C, Ceilings>
+  requires is_a<C, Ceilings>
 void visit_fields(C& c, V&& v) {
   auto& [f32_flops, bf16_flops, l2_bytes, l3_bytes, dram_bytes, l2_size, l3_size, gemm_f32,
          gemm_bf16] = c;
@@ -48,5 +48,13 @@ struct CeilingShare {
 /// from L2 may be at its limit far below 100 %.
 CeilingShare ceiling_share(const Ceilings& ceilings, const Cost& work, c10::ScalarType dtype,
                            double working_set, double seconds);
+
+/// How many times more than any unit and any cache of this machine can do a call would have done: above
+/// 1 the clock or the cost model is wrong, or the work was not done. Whatever the element type: float32
+/// results may be made of bfloat16 products, and int8 units do twice as many as those of bfloat16.
+double beyond_ceilings(const Ceilings& ceilings, const Cost& work, double seconds);
+
+/// The larger of each rate: other load only makes a measurement smaller.
+Ceilings larger(const Ceilings& a, const Ceilings& b);
 
 }  // namespace dsa

@@ -3,6 +3,7 @@
 #include "attention/nvtx.h"
 #include "bench/google.h"
 #include "bench/kernel_record.h"
+#include "bench/run_record.h"
 #include "harness/machine.h"
 #include "harness/memory.h"
 #include "harness/slowdown.h"
@@ -260,8 +261,11 @@ std::string KernelRow::crowding(Session& session) const {
 void KernelRow::record(Session& session) {
   std::vector<double> seconds;
   for (const Repetition& r : repetitions_) seconds.push_back(r.seconds);
-  put_metrics(session, checked(), seconds);
   const double middle = median(seconds);
+  if (const auto failure = physics_failure(session, kernel_.work(), middle); !failure.empty()) {
+    return fail(session, "invalid", failure);
+  }
+  put_metrics(session, checked(), seconds);
   std::string ceiling = "-", memory = "-";
   if (const auto used = share_of(session, checked(), middle)) {
     ceiling = std::to_string(std::lround(used->percent)) + " % " + used->bound;

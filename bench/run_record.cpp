@@ -105,4 +105,22 @@ void measure_ceilings(Session& session) {
   session.progress.print(shown(*session.ceilings));
 }
 
+std::string physics_failure(Session& session, const Cost& work, double seconds) {
+  if (!session.ceilings || beyond_ceilings(*session.ceilings, work, seconds) <= 1) return "";
+  // Beside other load the machine may have seemed slower than it is.
+  session.ceilings = larger(*session.ceilings, dsa::measure_ceilings());
+  for (const auto& [name, rate] : facts_of(*session.ceilings)) {
+    session.recorder->run().machine[name] = rate;
+  }
+  const double times = beyond_ceilings(*session.ceilings, work, seconds);
+  if (times <= 1) return "";
+  char text[200];
+  std::snprintf(
+      text, sizeof text,
+      "%.3g GFLOP and %.3g MB in %.3g s are %.1f times what this machine can do at most: its "
+      "time or its cost model is wrong",
+      work.flops / 1e9, (work.bytes_read + work.bytes_written) / 1e6, seconds, times);
+  return text;
+}
+
 }  // namespace dsa::bench

@@ -13,4 +13,8 @@ record::Run new_run(const RunConfig& config, const std::string& command);
 /// Peak rates of the machine, unless the configuration says no; a resumed run keeps what it had.
 void measure_ceilings(Session& session);
 
+/// Why a call cannot have done `work` in `seconds`, or empty: the machine's peaks are measured again before
+/// that is said. Empty too where they were not measured (measuring.md, section 1).
+std::string physics_failure(Session& session, const Cost& work, double seconds);
+
 }  // namespace dsa::bench

@@ -97,6 +97,21 @@ TEST_CASE("the share of the ceiling names what bounds the work", "[machine]") {
   CHECK(share(traffic, c10::kFloat, 50000).percent == 50);
 }
 
+TEST_CASE("what no unit and no cache can do is beyond the ceilings", "[machine]") {
+  Ceilings c;
+  c.f32_flops = 100, c.bf16_flops = 200, c.gemm_f32 = 90, c.gemm_bf16 = 250;
+  c.l2_bytes = 40, c.l3_bytes = 20, c.dram_bytes = 10;
+  CHECK(beyond_ceilings(c, {1000, 1, 1}, 2) == 1);  // int8: twice the best of bfloat16
+  CHECK(beyond_ceilings(c, {1000, 1, 1}, 1) == 2);
+  CHECK(beyond_ceilings(c, {1, 700, 100}, 1) == 2);  // L1: four bytes an operation
+  Ceilings other;
+  other.f32_flops = 300, other.l2_bytes = 1;
+  const Ceilings both = larger(c, other);
+  CHECK(both.f32_flops == 300);
+  CHECK(both.l2_bytes == 40);
+  CHECK(both.gemm_bf16 == 250);
+}
+
 TEST_CASE("CPU time of others grows with the work of another process", "[machine]") {
   const auto burn = [](double seconds) {
     const std::clock_t start = std::clock();
