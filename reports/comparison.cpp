@@ -1,5 +1,6 @@
 #include "reports/comparison.h"
 
+#include "reports/load.h"
 #include "reports/text.h"
 #include "reports/vocabulary.h"
 #include "reports/wall_clock.h"
@@ -15,16 +16,11 @@ namespace {
 
 namespace words = vocabulary;
 
-nlohmann::json settings_of(const record::Run& run) {
-  auto config = nlohmann::json::parse(run.config_json, nullptr, false);
-  return config.is_object() ? config : nlohmann::json::object();
-}
-
 /// In the order of --seeds; of a record that does not tell, those that left curves.
 std::vector<std::string> seeds_asked_for(const record::Run& run) {
   std::vector<std::string> out;
   const auto config = settings_of(run);
-  for (const auto& seed : config.value("seeds", nlohmann::json::array())) {
+  for (const auto& seed : config.value("seeds", nlohmann::ordered_json::array())) {
     out.push_back(seed.is_string() ? seed.get<std::string>() : seed.dump());
   }
   if (!out.empty()) return out;

@@ -112,6 +112,11 @@ record::GateVerdict load_gate(const fs::path& folder) {
   return gate;
 }
 
+nlohmann::ordered_json settings_of(const record::Run& run) {
+  auto config = nlohmann::ordered_json::parse(run.config_json, nullptr, false);
+  return config.is_object() ? config : nlohmann::ordered_json::object();
+}
+
 fs::path newest_run(const fs::path& results) {
   fs::path newest;
   fs::file_time_type newest_time;

@@ -2,6 +2,8 @@
 #pragma once
 #include "harness/record/record.h"
 
+#include <nlohmann/json_fwd.hpp>
+
 #include <filesystem>
 #include <stdexcept>
 #include <string>
@@ -24,6 +26,9 @@ struct LoadedRun {
 /// @throws Error for a missing or unreadable file, broken JSON (with line and column), a field of
 /// the wrong type (with its path) and a record newer than this build.
 LoadedRun load(const std::filesystem::path& folder);
+
+/// The run's configuration, in its order; empty if the record has none that can be read.
+nlohmann::ordered_json settings_of(const record::Run& run);
 
 /// The run below `results` whose record was written last (a folder may have any name).
 /// @throws Error when there is none.

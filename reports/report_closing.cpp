@@ -1,5 +1,6 @@
 // The sections for a doubter: failures, machine and build, how to run it again, and what
 // could make the numbers wrong.
+#include "reports/load.h"
 #include "reports/report.h"
 #include "reports/vocabulary.h"
 
@@ -52,14 +53,9 @@ std::string inputs_of(const record::Run& run) {
          "synthetic.";
 }
 
-Json config_of(const record::Run& run) {
-  return run.config_json.empty() ? Json::object() : Json::parse(run.config_json);
-}
-
 /// Where the run was written, as its command named it.
 std::string folder_of(const record::Run& run) {
-  const Json config = config_of(run);
-  const Json out = config.is_object() ? config.value("out", Json()) : Json();
+  const auto out = settings_of(run).value("out", Json());
   const std::filesystem::path runs = out.is_string() ? out.get<std::string>() : "results";
   return (runs / run.id).string();
 }
@@ -119,7 +115,7 @@ std::vector<Block> environment_section(const record::Run& run) {
     out.push_back(
         {Paragraph{"The record names neither machine nor build, so nobody can repeat it."}});
   }
-  const Json config = config_of(run);
+  const Json config = settings_of(run);
   if (!config.empty()) {
     out.push_back({Details{"Configuration, every field", {{CodeBlock{config.dump(2)}}}}});
   }

@@ -1,4 +1,5 @@
 // The section of tasks beside text: accuracy by K and variant, how well the selections hit, charts.
+#include "reports/load.h"
 #include "reports/report.h"
 #include "reports/vocabulary.h"
 
@@ -64,6 +65,20 @@ List legend(const TaskView& task) {
   return list;
 }
 
+/// What a low number may be, which depends on where the rows began.
+Text how_to_read(const record::Run& run) {
+  const Json train = settings_of(run).value("train", Json::object());
+  const std::string start = train.value("start-from", "");
+  const std::string own =
+      start.empty()
+          ? "Every row is a model of its own, trained at that K from the first step. "
+          : "Every row went on from one model, " + start + ", and learned to read K keys. ";
+  return own +
+         "A row that learns late and a row that cannot learn look alike until one of them does: "
+         "see the "
+         "learning curves before reading a low number as a limit.";
+}
+
 }  // namespace
 
 std::vector<Block> task_section(const Material& material) {
@@ -86,10 +101,7 @@ std::vector<Block> task_section(const Material& material) {
   }
   if (out.empty()) return out;
   for (Chart& chart : charts(material, Section::kTasks)) out.push_back({Figure{std::move(chart)}});
-  out.push_back({Paragraph{
-      "Every row is a model of its own, trained at that K from the first step. A row that learns "
-      "late and a row that cannot learn look alike until one of them does: see the learning "
-      "curves before reading a low number as a limit."}});
+  out.push_back({Paragraph{how_to_read(material.run)}});
   return out;
 }
 

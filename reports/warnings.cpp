@@ -1,6 +1,7 @@
 // What a reader must know before he believes the verdict: flawed variants, controls that do as well,
 // runs that did not end, samples that are no numbers, busy machines.
 #include "reports/comparison.h"
+#include "reports/load.h"
 #include "reports/text.h"
 #include "reports/verdict.h"
 #include "reports/vocabulary.h"
@@ -57,8 +58,7 @@ Text status_warning(const record::Run& run) {
 }
 
 bool is_dry_run(const record::Run& run) {
-  const auto config = nlohmann::json::parse(run.config_json, nullptr, false);
-  return config.is_object() && config.value("dry-run", nlohmann::json()) == true;
+  return settings_of(run).value("dry-run", nlohmann::ordered_json()) == true;
 }
 
 }  // namespace
@@ -91,8 +91,7 @@ std::vector<Text> warnings(const record::Run& run, const TrainingView& training)
         "This run was made with --profile: its times carry the profiler and are no result.");
   }
   if (slowed > 0) {
-    out.push_back(
-        "This run was slowed on purpose (--inject-slowdown): its times are no result.");
+    out.push_back("This run was slowed on purpose (--inject-slowdown): its times are no result.");
   }
   if (busy > 0) {
     out.push_back(

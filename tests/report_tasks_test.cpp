@@ -76,6 +76,12 @@ TEST_CASE("a task has a section of its own and leaves the tables of text alone",
   CHECK_THAT(text, ContainsSubstring("| 64 | all | 99.0\u00a0% | – | – |"));
   CHECK_THAT(text, ContainsSubstring("Recall at L = 64: picky is within 2 points of plain"));
   CHECK_THAT(text, !ContainsSubstring("compares nothing"));
+  CHECK_THAT(text, ContainsSubstring("trained at that K from the first step"));
+  record::Run continued = run;
+  continued.config_json = R"({"train": {"start-from": "dense.safetensors"}})";
+  const std::string later = markdown(build({".", continued, {}}), true);
+  CHECK_THAT(later, ContainsSubstring("went on from one model, dense.safetensors,"));
+  CHECK_THAT(later, !ContainsSubstring("from the first step"));
 
   add_training(run, "plain", 64, {3, 3}, {1, 1});
   add_training(run, "picky", 64, {2, 2}, {1, 1});
