@@ -65,18 +65,32 @@ fs::path run_folder(const fs::path& place) {
   return {};
 }
 
-/// Numbers of a part of the row (a layer, a stage) are none of the row's.
+/// Numbers of a part of the row (a stage, a depth of needles) are none of the row's.
 bool of_a_part(const record::Metric& metric) {
-  for (const char* label : {"layer", "stage", "depth"}) {
-    if (metric.labels.contains(label)) return true;
+  return metric.labels.contains("stage") || metric.labels.contains("depth");
+}
+
+/// What layers have one each of, such as the recall of their selections, a row has the mean of.
+void read_layers(const record::Run& run, RunFacts& facts) {
+  std::map<std::pair<std::string, std::string>, std::vector<double>> of_layers;
+  for (const record::Metric& metric : run.metrics) {
+    const auto id = metric.labels.find("id");
+    if (id == metric.labels.end() || metric.samples.empty() || !metric.labels.contains("layer"))
+      continue;
+    auto& layers = of_layers[{id->second, metric.quantity.name}];
+    layers.push_back(median(metric.samples));
+    double sum = 0;
+    for (const double layer : layers) sum += layer;
+    facts[id->second].numbers[metric.quantity.name] = {metric.quantity,
+                                                       sum / static_cast<double>(layers.size())};
   }
-  return false;
 }
 
 void read_metrics(const record::Run& run, RunFacts& facts) {
   for (const record::Metric& metric : run.metrics) {
     const auto id = metric.labels.find("id");
     if (id == metric.labels.end() || metric.samples.empty() || of_a_part(metric)) continue;
+    if (metric.labels.contains("layer")) continue;  // read_layers
     RowFacts& row = facts[id->second];
     row.level = metric.labels.at("level");
     const double middle = median(metric.samples);
@@ -227,6 +241,7 @@ ArmRunner::Result ArmRunner::left_in(const std::string& place) const {
   if (folder.empty() || !fs::exists(folder / "record.json")) return result;
   const record::Run run = record::from_json(whole_text(folder / "record.json"));
   read_metrics(run, result.facts);
+  read_layers(run, result.facts);
   result.settings = run.config_json;
   const auto git = run.build.find("git"), dirty = run.build.find("dirty");
   if (git != run.build.end()) {

@@ -17,15 +17,12 @@ struct RowPair {
 
 /// Every row of either, base's order first. @param renamed  "OLD=NEW"
 /// @throws Error if a renamed row does not exist.
-/// Quantities of tolerances that no row has, "a, b".
-std::string quantities_of_none(const std::vector<Tolerance>& tolerances, const RunFacts& rows);
-
-/// Quantities of tolerances that no row has: "a, b".
-std::string quantities_of_none(const std::vector<Tolerance>& tolerances, const RunFacts& rows);
-
 std::vector<RowPair> paired_rows(const std::vector<std::string>& base,
                                  const std::vector<std::string>& head,
                                  const std::vector<std::string>& renamed);
+
+/// Quantities of tolerances that no row has: "a, b".
+std::string quantities_of_none(const std::vector<Tolerance>& tolerances, const RunFacts& rows);
 
 /// A sentence for a row that only one binary has; names a row of the other that it may have become.
 std::string reason_alone(const RowPair& row, const std::vector<RowPair>& all);

@@ -93,6 +93,11 @@ void GateSession::resume() {
   const auto cpu = [](std::map<std::string, std::string> machine) { return machine["cpu"]; };
   require(cpu(before.machine) == cpu(machine_facts()), "--resume ", config_.resume,
           " was timed on another CPU (", cpu(before.machine), "); start a new gate");
+  const auto pinned = before.machine.find("pinned_to");
+  require(pinned == before.machine.end() || pinned->second == runner_.cores(), "--resume ",
+          config_.resume, " was pinned to CPUs ",
+          pinned == before.machine.end() ? "" : pinned->second, ", and now it would be ",
+          runner_.cores(), "; give the same --cores and affinity");
   verdict_.started = before.started;
   verdict_.seconds = before.seconds;
 }
@@ -284,10 +289,15 @@ std::string GateSession::advice() const {
                 "; %d more rounds, about %.1f minutes, to the next look: --budget or --resume",
                 rounds, rounds * round_seconds_ / 60);
   if (rounds > 0) return text;
-  const auto unarmed = [](const record::GateRow& row) { return row.verdict == "unarmed"; };
-  if (!plan_->spent() && std::ranges::any_of(verdict_.rows, unarmed))
+  const auto answered = [](const record::GateRow& row) {
+    return row.verdict == "unarmed" && !row.copy.verdict.empty() && !row.slowed.verdict.empty();
+  };
+  if (!plan_->spent() && std::ranges::any_of(verdict_.rows, answered))
     return "; more rounds do not arm a row whose certificate failed: a larger --kernels.min-time, "
            "--cores or a quieter machine, in a new gate";
+  const auto broken = [](const record::GateRow& row) { return row.reason.starts_with("base: "); };
+  if (std::ranges::any_of(verdict_.rows, broken))
+    return "; base itself broke in a row: mend it, or compare with another base";
   return plan_->spent()
              ? "; all " + std::to_string(plan_->most_rounds()) +
                    " rounds are done: a larger --kernels.min-time or --gate.most-rounds in a new "

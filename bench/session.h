@@ -30,7 +30,8 @@ struct Session {
   std::unique_ptr<Recorder> recorder;
   std::shared_ptr<const Corpus> corpus;  ///< only if a training row was selected
   InputCache inputs;
-  std::optional<Ceilings> ceilings;  ///< nothing if not asked for
+  std::optional<Ceilings> ceilings;        ///< nothing if not asked for
+  std::optional<Ceilings> ceilings_again;  ///< once a row has seemed to be above them
   /// Kernel rows without their length -> work and seconds of the last length measured.
   std::map<std::string, std::pair<double, double>> speeds;
   bool gate_failed = false, seed_failed = false;

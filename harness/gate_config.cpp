@@ -52,7 +52,11 @@ std::vector<Tolerance> tolerances_of(const GateConfig& config) {
     const size_t both = amount.find("%+");
     const std::string share = both == std::string::npos ? amount : amount.substr(0, both + 1);
     (share.ends_with('%') ? one.share : one.amount) = share_of(field, share);
-    if (both != std::string::npos) one.amount = share_of(field, amount.substr(both + 2));
+    if (both == std::string::npos) continue;
+    const std::string rest = amount.substr(both + 2);
+    require(!rest.ends_with('%'), field, " is \"", amount,
+            "\"; it takes one share, and an amount beyond it, as in 10%+2e6");
+    one.amount = share_of(field, rest);
   }
   return all;
 }

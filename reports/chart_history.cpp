@@ -219,7 +219,7 @@ Chart history_chart(const History& history, const HistoryBenchmark& benchmark, s
   return {"history_" + std::to_string(number), title,
           "Point = median ratio of one gate, line = its interval, black = level. Hollow: set aside "
           "as a "
-          "spike or because the gate's certificate did not hold.",
+          "spike, timed too rarely, or because the gate's certificate did not hold.",
           spec};
 }
 

@@ -68,7 +68,7 @@ struct History {
 };
 History history_of(const StoredHistory& stored, const ChangeOptions& options = {});
 
-/// Usable for finding changes: measured, by a gate whose certificate held.
+/// Usable for finding changes: measured to the end, with an interval, by a gate whose certificate held.
 bool counts(const HistoryEntry& entry);
 
 /// "+6.1 %"

@@ -163,8 +163,8 @@ std::vector<HistoryEntry> history_entries(const record::GateVerdict& gate, std::
   if (gate.status != "done")
     throw Error("gate " + gate.id + " did not end (status: " + gate.status +
                 "); run it to its end");
-  const Json config = Json::parse(gate.config_json, nullptr, false);
-  if (config.is_object() && config.value("inject-slowdown", 1.0) > 1)
+  const auto config = settings_in(gate.config_json);
+  if (config.value("inject-slowdown", 1.0) > 1)
     throw Error("gate " + gate.id + " slowed its head on purpose (--inject-slowdown)");
   if (gate.rows.empty()) throw Error("gate " + gate.id + " compared no benchmark");
   if (!anchor || anchor->text_hash.empty())

@@ -112,9 +112,13 @@ record::GateVerdict load_gate(const fs::path& folder) {
   return gate;
 }
 
-nlohmann::ordered_json settings_of(const record::Run& run) {
-  auto config = nlohmann::ordered_json::parse(run.config_json, nullptr, false);
+nlohmann::ordered_json settings_in(const std::string& config_json) {
+  auto config = nlohmann::ordered_json::parse(config_json, nullptr, false);
   return config.is_object() ? config : nlohmann::ordered_json::object();
+}
+
+nlohmann::ordered_json settings_of(const record::Run& run) {
+  return settings_in(run.config_json);
 }
 
 fs::path newest_run(const fs::path& results) {

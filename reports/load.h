@@ -27,7 +27,8 @@ struct LoadedRun {
 /// the wrong type (with its path) and a record newer than this build.
 LoadedRun load(const std::filesystem::path& folder);
 
-/// The run's configuration, in its order; empty if the record has none that can be read.
+/// The configuration of a run or a gate, in its order; empty if there is none that can be read.
+nlohmann::ordered_json settings_in(const std::string& config_json);
 nlohmann::ordered_json settings_of(const record::Run& run);
 
 /// The run below `results` whose record was written last (a folder may have any name).

@@ -72,7 +72,7 @@ Text how_to_read(const record::Run& run) {
   const std::string own =
       start.empty()
           ? "Every row is a model of its own, trained at that K from the first step. "
-          : "Every row went on from one model, " + start + ", and learned to read K keys. ";
+          : "Every row went on from one model, " + start + ", the sparse ones reading K keys. ";
   return own +
          "A row that learns late and a row that cannot learn look alike until one of them does: "
          "see the "

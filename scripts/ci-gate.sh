@@ -78,11 +78,19 @@ if [[ -n $base_commit ]]; then
 fi
 
 before=$(ls -d "$out"/*-gate 2>/dev/null || true)
+started=$(mktemp)
 code=0
 "$head" gate --base "$base" --head "$head" --out "$out" "${gate[@]}" || code=$?
-# Only a folder that this call made, or the one it was told to go on with.
-for ((i = 0; i + 1 < ${#gate[@]}; ++i)); do [[ ${gate[i]} != --resume ]] || resumed=${gate[i + 1]}; done
-folder=${resumed:-}
+# Only a folder that this call made, or the one it went on with.
+folder=""
+for ((i = 0; i < ${#gate[@]}; ++i)); do
+  case ${gate[i]} in
+    --resume) folder=${gate[i + 1]:-} ;;
+    --resume=*) folder=${gate[i]#--resume=} ;;
+  esac
+done
+[[ -z $folder || $folder/verdict.json -nt $started ]] || folder=""  # refused: what is there is an earlier call's
+rm -f "$started"
 [[ -n $folder ]] || folder=$(comm -13 <(sort <<<"$before") <(ls -d "$out"/*-gate 2>/dev/null | sort) | tail -n 1)
 report=$(dirname "$head")/dsa-report
 [[ -x $report ]] || report=$root/build/release/bin/dsa-report

@@ -50,7 +50,6 @@ TEST_CASE("a row above the ceilings of a busy machine is held against new ones",
                                           "--kernels.ceilings=true"};
   REQUIRE(bench.run(words).code == 0);
   Json record = bench.json("record.json");
-  const std::string peak = record["machine"]["ceiling_f32_flops"];
   // As if the ceilings had been measured on a machine that others kept busy.
   for (auto& [name, fact] : record["machine"].items()) {
     const bool rate = name.starts_with("torch_gemm") ||
@@ -62,8 +61,7 @@ TEST_CASE("a row above the ceilings of a busy machine is held against new ones",
   std::ofstream(bench.folder() / "record.json") << record.dump();
   REQUIRE(bench.plain({"--resume", bench.folder().string()}).code == 0);
   const Json again = bench.json("record.json");
-  const std::string found = again["machine"]["ceiling_f32_flops"];
-  CHECK(std::stod(found) > 0.01 * std::stod(peak));
+  CHECK(again["machine"]["ceiling_f32_flops"] == "1e3");  // what its rows were compared with
   CHECK_FALSE(again["metrics"].empty());
 }
 
