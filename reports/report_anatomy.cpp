@@ -79,7 +79,7 @@ std::vector<double> published(const record::Run& run, double length) {
 
 std::string headline(const std::vector<AnatomyRung>& all, double length) {
   if (!has_gap(all))
-    return "The published setting run again: sparse is not better for every seed, L = " +
+    return "The published setting again: sparse not better for every seed, L = " +
            report::length(length);
   size_t largest = 0;
   double most = 0;

@@ -1,5 +1,7 @@
 #include "reports/verdict.h"
 
+#include "reports/anatomy_view.h"
+#include "reports/text.h"
 #include "reports/vocabulary.h"
 
 #include <algorithm>
@@ -211,6 +213,15 @@ std::vector<Text> verdict_sentences(const record::Run& run, const TrainingView& 
                                     const KernelView& kernels) {
   std::vector<Text> out = training_sentences(run, training);
   if (Text kernel = kernel_clause(kernels); !kernel.empty()) out.push_back(kernel + ".");
+  for (const double length : anatomy_lengths(run)) {
+    const auto rungs = anatomy_of(run, length);
+    if (rungs.empty()) continue;
+    const Summary first = rungs.front().gap(), last = rungs.back().gap();
+    out.push_back("The published experiment repaired, L = " + report::length(length) +
+                  ": dense minus sparse is " + signed_gap(first) + " nats/token at rung " +
+                  spoken(rungs.front().name) + " and " + signed_gap(last) + " at rung " +
+                  spoken(rungs.back().name) + ", n = " + std::to_string(last.n) + " seeds.");
+  }
   if (!out.empty()) return out;
   const Arm* baseline = training.first(words::kBaseline);
   if (baseline && training.first(words::kFlawed) && !training.first(words::kCandidate)) {
