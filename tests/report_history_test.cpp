@@ -84,6 +84,12 @@ TEST_CASE("a gate becomes a line a row, with logarithms of its ratios", "[report
   CHECK(std::isnan(entries[7].log_ratio));
   CHECK(counts(entries[1]));
   CHECK(!counts(entries[4]));  // unarmed
+  HistoryEntry broken = entries[1];
+  broken.verdict = "crashed";
+  CHECK(!counts(broken));
+  HistoryEntry short_of_rounds = entries[1];
+  short_of_rounds.low = short_of_rounds.high = std::nan("");
+  CHECK(!counts(short_of_rounds));
 }
 
 TEST_CASE("what is written is read back", "[report][history]") {
@@ -167,6 +173,9 @@ TEST_CASE("damage that no crash makes is an error with its line", "[report][hist
 }
 
 TEST_CASE("a gate that cannot become history is refused in a sentence", "[report][history]") {
+  record::GateVerdict slowed = one_row("a/L:64", 1.1);
+  slowed.config_json = R"({"inject-slowdown": 1.1})";
+  CHECK(mistake(slowed).find("slowed its head on purpose") != std::string::npos);
   record::GateVerdict gate = record::full_gate();
   gate.status = "interrupted";
   CHECK_THAT(mistake(gate), ContainsSubstring("did not end (status: interrupted)"));
