@@ -13,10 +13,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// How a round was timed: rounds of another way do not belong beside it.
-std::string method_on(const std::string& cores) {
-  return "slices in random order, pinned to " + cores;
-}
+/// How a round is timed: rounds of another way do not belong beside it.
+constexpr const char* kMethod = "slices in random order, a core a thread";
 
 gate::Arm arm_of(const std::string& name) {
   const auto found = std::find(gate::kArmNames.begin(), gate::kArmNames.end(), name);
@@ -26,9 +24,8 @@ gate::Arm arm_of(const std::string& name) {
 
 }  // namespace
 
-GateLog::GateLog(const std::filesystem::path& folder, std::vector<std::string> ids,
-                 const std::string& cores)
-    : file_(folder / "gate.jsonl"), ids_(std::move(ids)), method_(method_on(cores)) {
+GateLog::GateLog(const std::filesystem::path& folder, std::vector<std::string> ids)
+    : file_(folder / "gate.jsonl"), ids_(std::move(ids)) {
   lines_ = std::make_unique<JsonLines>(file_);
 }
 
@@ -43,8 +40,8 @@ std::vector<PlayedRound> GateLog::earlier() const {
   for (const std::string& line : whole_lines(file_)) {
     const Json in = Json::parse(line, nullptr, false);
     if (!in.is_object() || in.value("type", "") != "round") continue;
-    require(in.value("method", "") == method_, file_.string(), " was timed in another way (",
-            in.value("method", ""), ") than this gate times (", method_, "); start a new gate");
+    require(in.value("method", "") == kMethod, file_.string(), " was timed in another way (",
+            in.value("method", ""), ") than this gate times (", kMethod, "); start a new gate");
     PlayedRound& round = rounds.emplace_back();
     round.seconds = in.value("seconds", 0.0);
     for (size_t arm = 0; arm < round.times.size(); ++arm) {
@@ -76,7 +73,7 @@ void GateLog::add(const PlayedRound& round) {
                         {"reason", one.reason}});
   }
   lines_->write(Json({{"type", "round"},
-                      {"method", method_},
+                      {"method", kMethod},
                       {"seconds", round.seconds},
                       {"times", times},
                       {"excluded", excluded}})

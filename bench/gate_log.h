@@ -23,9 +23,7 @@ struct PlayedRound {
 
 class GateLog {
  public:
-  /// @param cores  that processes are pinned to
-  GateLog(const std::filesystem::path& folder, std::vector<std::string> ids,
-          const std::string& cores);
+  GateLog(const std::filesystem::path& folder, std::vector<std::string> ids);
 
   /// Rounds of an earlier process. @throws Error if they are of other rows, or timed in another way.
   std::vector<PlayedRound> earlier() const;
@@ -34,7 +32,6 @@ class GateLog {
  private:
   std::filesystem::path file_;
   std::vector<std::string> ids_;
-  std::string method_;
   std::unique_ptr<JsonLines> lines_;
 };
 

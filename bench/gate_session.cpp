@@ -90,14 +90,14 @@ void GateSession::resume() {
     throw Error("--resume " + config_.resume + " was another gate: " + *difference +
                 "; give the same settings, or none");
   }
-  const auto cpu = [](std::map<std::string, std::string> machine) { return machine["cpu"]; };
-  require(cpu(before.machine) == cpu(machine_facts()), "--resume ", config_.resume,
-          " was timed on another CPU (", cpu(before.machine), "); start a new gate");
-  const auto pinned = before.machine.find("pinned_to");
-  require(pinned == before.machine.end() || pinned->second == runner_.cores(), "--resume ",
-          config_.resume, " was pinned to CPUs ",
-          pinned == before.machine.end() ? "" : pinned->second, ", and now it would be ",
-          runner_.cores(), "; give the same --cores and affinity");
+  const auto require_same = [&](const std::string& fact, const std::string& now) {
+    const auto found = before.machine.find(fact);
+    const std::string then = found == before.machine.end() ? "unknown" : found->second;
+    require(then == now, "--resume ", config_.resume, " was timed with ", fact, " = ", then,
+            ", and it is ", now, " here; go on where it began, or start a new gate");
+  };
+  require_same("cpu", machine_facts()["cpu"]);
+  require_same("pinned_to", runner_.cores());
   verdict_.started = before.started;
   verdict_.seconds = before.seconds;
 }
@@ -225,7 +225,7 @@ void GateSession::choose_timed() {
   rules.most_rounds = static_cast<int>(config_.gate.most_rounds);
   rules.certificate = config_.gate.certificate;
   plan_.emplace(std::move(rows), rules, config_.gate.seed);
-  log_ = std::make_unique<GateLog>(folder_, ids, runner_.cores());
+  log_ = std::make_unique<GateLog>(folder_, ids);
   if (!timed_.empty()) start_race();
 }
 

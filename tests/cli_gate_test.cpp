@@ -6,6 +6,7 @@
 
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
+#include <nlohmann/json.hpp>
 
 #include <csignal>
 #include <fstream>
@@ -246,6 +247,19 @@ TEST_CASE("an interrupted gate goes on where it stopped", "[cli][gate]") {
   CHECK(mixed.code == 1);
   CHECK_THAT(mixed.err, ContainsSubstring("was timed in another way"));
   std::ofstream(folder / "gate.jsonl") << log;
+  const std::string verdict_there = text_of(folder / "verdict.json");
+  const auto refused_with_other = [&](const std::string& fact) {
+    nlohmann::json changed = nlohmann::json::parse(verdict_there);
+    REQUIRE(changed.at("machine").contains(fact));
+    changed["machine"][fact] = "another";
+    std::ofstream(folder / "verdict.json") << changed;
+    const Outcome moved = bench.plain({"gate", "--resume", folder.string()});
+    CHECK(moved.code == 1);
+    CHECK_THAT(moved.err, ContainsSubstring("was timed with " + fact + " = another"));
+  };
+  refused_with_other("cpu");
+  refused_with_other("pinned_to");
+  std::ofstream(folder / "verdict.json") << verdict_there;
   const Outcome rest = bench.plain({"gate", "--resume", folder.string()});
   INFO(rest.out << rest.err);
   CHECK((rest.code == 0 || rest.code == 2));
