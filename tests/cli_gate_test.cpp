@@ -11,6 +11,7 @@
 #include <csignal>
 #include <fstream>
 #include <limits>
+#include <regex>
 
 using namespace dsa::tests;
 using Catch::Matchers::ContainsSubstring;
@@ -23,6 +24,25 @@ std::string script(const Bench& bench, const std::string& name, const std::strin
                    const std::string& more = "") {
   const std::string path =
       bench.write(name, "#!/bin/sh\n" + first + "\nexec " DSA_BENCH " \"$@\" " + more + "\n");
+  fs::permissions(path, fs::perms::owner_all);
+  return path;
+}
+
+/// A script that does what dsa-bench does, then runs `edit` on the `record` and `failures` it left.
+std::string rewriting(const Bench& bench, const std::string& name, const std::string& edit) {
+  const std::string path = bench.write(name, R"(#!/usr/bin/env python3
+import json, pathlib, subprocess, sys
+done = subprocess.run([")" DSA_BENCH R"("] + sys.argv[1:])
+out = [word[6:] for word in sys.argv if word.startswith("--out=")]
+for folder in pathlib.Path(out[-1]).glob("*/") if out else []:
+    record = json.loads((folder / "record.json").read_text())
+    failures = json.loads((folder / "failures.json").read_text())
+)" + std::regex_replace(edit.substr(1), std::regex("^(?=.)", std::regex::multiline), "    ") +
+                                                 R"(
+    (folder / "record.json").write_text(json.dumps(record))
+    (folder / "failures.json").write_text(json.dumps(failures))
+sys.exit(done.returncode)
+)");
   fs::permissions(path, fs::perms::owner_all);
   return path;
 }
@@ -125,19 +145,10 @@ TEST_CASE("a spent budget ends with what the next look would cost", "[cli][gate]
 
 TEST_CASE("a head whose numbers are worse fails without a clock", "[cli][gate]") {
   Bench bench;
-  // What head writes is changed afterwards: twice the bytes.
-  const std::string head = bench.write("worse.py", R"(#!/usr/bin/env python3
-import json, pathlib, subprocess, sys
-done = subprocess.run([")" DSA_BENCH R"("] + sys.argv[1:])
-out = [word[6:] for word in sys.argv if word.startswith("--out=")]
-for file in pathlib.Path(out[-1]).glob("*/record.json") if out else []:
-    record = json.loads(file.read_text())
-    for metric in record["metrics"]:
-        if metric["quantity"]["name"] == "bytes": metric["samples"] = [2 * x for x in metric["samples"]]
-    file.write_text(json.dumps(record))
-sys.exit(done.returncode)
+  const std::string head = rewriting(bench, "worse.py", R"(
+for metric in record["metrics"]:
+    if metric["quantity"]["name"] == "bytes": metric["samples"] = [2 * x for x in metric["samples"]]
 )");
-  fs::permissions(head, fs::perms::owner_all);
   const Outcome worse =
       bench.run(gate(head, {"--certificate=false", "--tolerances", "bytes=0%,recal=0.1"}));
   INFO(worse.out << worse.err);
@@ -146,6 +157,27 @@ sys.exit(done.returncode)
   CHECK(row.verdict == "worse");
   CHECK(row.checks.at(0).head == 2 * row.checks.at(0).base);
   CHECK_THAT(worse.out, ContainsSubstring("no row of base has recal,"));
+}
+
+TEST_CASE("a row that head skips is missing, one that it finds invalid fails", "[cli][gate]") {
+  const auto with_status = [](const std::string& status) {
+    Bench bench;
+    const std::string head = rewriting(bench, "head.py",
+                                       R"(
+row = record["metrics"][0]["labels"]
+record["metrics"] = []
+failures += [{"id": row["id"], "status": ")" +
+                                           status + R"(", "reason": "so it says", "labels": row}]
+)");
+    const Outcome outcome = bench.run(gate(head, {"--certificate=false"}));
+    INFO(outcome.out << outcome.err);
+    const auto row = verdict_of(bench).rows.at(0);
+    CHECK(row.reason == "head: so it says");
+    CHECK(row.pairing.rounds == 0);
+    return row.verdict + " " + std::to_string(outcome.code);
+  };
+  CHECK(with_status("skipped") == "missing 0");
+  CHECK(with_status("invalid") == "failed 4");
 }
 
 TEST_CASE("a head that dies in the checks costs its row, one that refuses the flags the gate",
