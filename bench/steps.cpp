@@ -42,11 +42,14 @@ class Steps {
     std::istringstream words(request);
     std::string verb, argument;
     words >> verb >> argument;
-    if (verb == "start") {
+    int64_t count = 0;
+    std::istringstream number(argument);
+    const bool counts = number >> count && number.eof() && count > 0;
+    if (verb == "start" && !argument.empty()) {
       write_start(argument);
       say({{"written", argument}});
-    } else if (verb == "step" || verb == "trace") {
-      for (int64_t left = std::stoll(argument); left > 0; --left) verb == "step" ? step() : trace();
+    } else if ((verb == "step" || verb == "trace") && counts) {
+      for (; count > 0; --count) verb == "step" ? step() : trace();
     } else if (verb == "memory") {
       say({{"peak_bytes", peak_resident_bytes().value_or(0) - resident_at_start_}});
     } else {
