@@ -132,14 +132,16 @@ struct KthValue {
     // "not <=" because below -inf there is no number: the key before -inf reads as NaN.
     const Reg low = Isa::set1(from_order_key(bracket.low));
     const Reg high = Isa::set1(from_order_key(bracket.high));
-    int64_t kept = 0;
-    for (int64_t s = 0; s < n; s += kWidth) {
-      const Reg x = Isa::load(scores + s);
-      const Mask candidates = Isa::both(Isa::first(n - s), Isa::not_le(x, low));
-      const uint32_t inside = Isa::bits(candidates) & ~Isa::bits(Isa::not_le(x, high));
+    int64_t kept = 0, s = 0;
+    const auto keep = [&](Reg x, uint32_t valid) {
+      const uint32_t inside =
+          valid & Isa::bits(Isa::not_le(x, low)) & ~Isa::bits(Isa::not_le(x, high));
       Isa::compress_store(out + kept, Isa::from_bits(inside), x);
       kept += __builtin_popcount(inside);
-    }
+    };
+    // Whole registers apart: to make the mask of valid lanes takes longer than both comparisons.
+    for (; s + kWidth <= n; s += kWidth) keep(Isa::load(scores + s), ~0u);
+    if (s < n) keep(Isa::load(scores + s), Isa::bits(Isa::first(n - s)));
     return kept;
   }
 
@@ -209,12 +211,14 @@ struct KthValue {
     Extremes best;
     best.add(Isa::both(has[0], Isa::igt(wanted, above0)), x[0]);
     best.add(Isa::both(has[1], Isa::igt(wanted, above1)), x[1]);
-    const float value = Isa::reduce_min(best.smallest);
-    Bracket exact{best.low(), key_below(value) + 1, 0, 0};
-    exact.above_low =
-        above_scores + count_above(search.scores, search.n, from_order_key(exact.low));
-    exact.above_high = above_scores + count_above(search.scores, search.n, value);
-    return exact;
+    const Reg value = Isa::set1(Isa::reduce_min(best.smallest));
+    int64_t above = above_scores, not_below = above_scores;
+    for (int v = 0; v < 2; ++v) {
+      const int64_t larger = Isa::popcount(Isa::both(has[v], Isa::gt(x[v], value)));
+      above += larger;
+      not_below += larger + Isa::popcount(Isa::both(has[v], Isa::eq(x[v], value)));
+    }
+    return {best.low(), best.low() + 1, not_below, above};
   }
 
   /// The value to count at in this step. The first is an estimate from a sample; the second goes as

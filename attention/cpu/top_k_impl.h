@@ -98,6 +98,10 @@ struct TopK {
       return true;
     }
     Search::narrow({buffer.scores, buffer.filled, buffer.top_k, slack, buffer.spare}, bracket);
+    if (slack == 0 && bracket.above_low == buffer.top_k) {  // no ties to break
+      cut = {Search::from_order_key(bracket.low), 0, buffer.top_k};
+      return true;
+    }
     const int64_t above = bracket.above_high;
     const int64_t missing = above < buffer.top_k ? buffer.top_k - above : 0;
     cut = {Search::from_order_key(bracket.high), missing, above + missing};
@@ -285,19 +289,21 @@ struct TopK {
   /// The same for a cut that is known.
   static int32_t write_kept(const TopKBuffer& buffer, Cut cut, int32_t* ids, int64_t width) {
     int64_t kept = 0, s = 0;
-    const auto keep_next = [&](int32_t* out) {
-      const Reg x = Isa::load(buffer.scores + s);
-      const uint32_t keep = kept_lanes(cut, Isa::first(buffer.filled - s), x);
+    const auto keep_next = [&](int32_t* out, Mask valid) {
+      const uint32_t keep = kept_lanes(cut, valid, Isa::load(buffer.scores + s));
       Isa::compress_store(out, Isa::from_bits(keep), Isa::iload(buffer.ids + s));
       s += kWidth;
       return __builtin_popcount(keep);
     };
-    while (s < buffer.filled && kept + kWidth <= width) kept += keep_next(ids + kept);
+    const Mask all = Isa::first(kWidth);  // a mask that is made for each register takes longer
+    while (s + kWidth <= buffer.filled && kept + kWidth <= width)
+      kept += keep_next(ids + kept, all);
     // A whole register may reach into the next row. Once the row is full, nothing else is kept.
     while (s < buffer.filled && kept < width) {
       int32_t last[kWidth];
       // No cut keeps more than the width, but a bug here would write past the tensor.
-      const int64_t n = Search::least(keep_next(last), width - kept);
+      const Mask valid = Isa::first(buffer.filled - s);
+      const int64_t n = Search::least(keep_next(last, valid), width - kept);
       __builtin_memcpy(ids + kept, last, static_cast<size_t>(n) * sizeof *ids);
       kept += n;
     }
