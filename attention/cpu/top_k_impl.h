@@ -27,6 +27,7 @@ struct TopKBuffer {
   bool is_overfull = false;  ///< more scores lay within the margin than there is room for
   /// The score that a sample promises K others lie above, while nothing proves it; -inf: none.
   float guess = -__builtin_inff();
+  bool is_plateau = false;  ///< the sample of that guess has one value, so most of the row may pass
 };
 
 template <class Isa>
@@ -117,6 +118,7 @@ struct TopK {
     }
     buffer.is_selective = true;
     buffer.guess = -__builtin_inff();  // more than K lie above it
+    buffer.is_plateau = false;
     if (buffer.margin > 0) return shrink_to_margin(buffer, cut.pivot);
     buffer.threshold = cut.pivot;
     int64_t kept = 0;
@@ -172,7 +174,9 @@ struct TopK {
     int64_t s = 0;
     if (!buffer.is_selective) s = fill(buffer, scores, n, first_id);
     constexpr int64_t kGroup = 4;  // vectors per test of "any candidate at all?"
-    const int64_t full = buffer.capacity - kGroup * kWidth;
+    const int64_t usually_full = buffer.capacity - kGroup * kWidth;
+    // The first shrink ends a plateau: its value is the threshold from then on.
+    int64_t full = buffer.is_plateau ? buffer.top_k + kGroup * kWidth : usually_full;
     // Counted in a register: through the buffer, every append would wait for the last one's store.
     int64_t filled = buffer.filled;
     const auto append = [&](Mask mask, Reg x, Int ids) {
@@ -184,6 +188,7 @@ struct TopK {
       buffer.filled = filled;
       shrink(buffer, buffer.top_k / 8);
       filled = buffer.filled;
+      full = usually_full;
     };
     for (; s + kGroup * kWidth <= n; s += kGroup * kWidth) {
       const Reg threshold = Isa::set1(buffer.threshold);
@@ -237,6 +242,7 @@ struct TopK {
     buffer.is_selective = false;
     buffer.nan_id = -1;
     buffer.guess = -__builtin_inff();
+    buffer.is_plateau = false;
   }
 
   /// Starts a row of n scores with a threshold guessed from the first `known` of them (at least 256),
@@ -256,6 +262,7 @@ struct TopK {
     }
     typename Search::Bracket bracket;
     if (!Search::find_bracket(buffer.scores, kSample, bracket)) return;
+    buffer.is_plateau = bracket.high - bracket.low <= 1;
     Search::narrow({buffer.scores, kSample, rank, rank / 4, buffer.spare}, bracket);
     buffer.guess = Search::from_order_key(bracket.high);
     // One below: values equal to the guess pass, so a plateau there is no miss.
