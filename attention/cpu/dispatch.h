@@ -3,12 +3,18 @@
 #pragma once
 #include "attention/cpu/kernels.h"
 
+#include <cstdint>
 #include <span>
 
 namespace dsa::cpu {
 
 /// Every ISA compiled in, best last; isa_x86.cpp or isa_other.cpp, chosen by CMake.
 std::span<const IsaRow> isa_rows();
+
+/// Makes this thread round to nearest and keep denormals; returns what it did before. Beside
+/// isa_rows(). Of x86 MXCSR alone: fesetenv also loads x87 state, which took 2 % of a small call.
+uint64_t use_exact_floats();
+void restore_floats(uint64_t before);
 
 /// The row in use now.
 const IsaRow& isa_in_use();

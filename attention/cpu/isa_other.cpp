@@ -5,6 +5,9 @@
 #include "attention/cpu/row_kernels.h"
 #include "attention/cpu/select_kernels.h"
 
+#include <cfenv>
+#include <cstring>
+
 namespace dsa::cpu {
 namespace {
 
@@ -19,6 +22,22 @@ constexpr IsaRow kRows[] = {
 
 std::span<const IsaRow> isa_rows() {
   return kRows;
+}
+
+uint64_t use_exact_floats() {
+  static_assert(sizeof(std::fenv_t) <= sizeof(uint64_t));
+  std::fenv_t mode;
+  std::fegetenv(&mode);
+  std::fesetenv(FE_DFL_ENV);
+  uint64_t before = 0;
+  std::memcpy(&before, &mode, sizeof mode);
+  return before;
+}
+
+void restore_floats(uint64_t before) {
+  std::fenv_t mode;
+  std::memcpy(&mode, &before, sizeof mode);
+  std::fesetenv(&mode);
 }
 
 }  // namespace dsa::cpu

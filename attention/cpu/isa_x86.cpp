@@ -9,6 +9,7 @@
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <xmmintrin.h>
 
 namespace dsa::cpu {
 namespace {
@@ -55,6 +56,17 @@ constexpr IsaRow kRows[] = {
 
 std::span<const IsaRow> isa_rows() {
   return kRows;
+}
+
+uint64_t use_exact_floats() {
+  constexpr unsigned kPowerOn = 0x1f80;  // nothing flushed, to nearest, no exception trapped
+  const unsigned before = _mm_getcsr();
+  _mm_setcsr(kPowerOn);
+  return before;
+}
+
+void restore_floats(uint64_t before) {
+  _mm_setcsr(static_cast<unsigned>(before));
 }
 
 }  // namespace dsa::cpu

@@ -175,7 +175,7 @@ struct TopK {
     if (!buffer.is_selective) s = fill(buffer, scores, n, first_id);
     constexpr int64_t kGroup = 4;  // vectors per test of "any candidate at all?"
     const int64_t usually_full = buffer.capacity - kGroup * kWidth;
-    // The first shrink ends a plateau: its value is the threshold from then on.
+    // The first shrink ends a plateau: its value, less the margin, is the threshold from then on.
     int64_t full = buffer.is_plateau ? buffer.top_k + kGroup * kWidth : usually_full;
     // Counted in a register: through the buffer, every append would wait for the last one's store.
     int64_t filled = buffer.filled;
