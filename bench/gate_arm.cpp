@@ -19,12 +19,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The section .text of a 64-bit ELF file; all of any other file (a script around a binary, say).
-std::string_view machine_code(const std::string& file) {
+/// The section .text of a 64-bit ELF file; nothing of any other (a script around a binary, say).
+std::optional<std::string_view> machine_code(const std::string& file) {
   Elf64_Ehdr head;
-  if (file.size() < sizeof head || std::memcmp(file.data(), ELFMAG, SELFMAG) != 0) return file;
+  if (file.size() < sizeof head || std::memcmp(file.data(), ELFMAG, SELFMAG) != 0) return {};
   std::memcpy(&head, file.data(), sizeof head);
-  if (head.e_ident[EI_CLASS] != ELFCLASS64) return file;
+  if (head.e_ident[EI_CLASS] != ELFCLASS64) return {};
   const auto section = [&](size_t index) {
     Elf64_Shdr out{};
     const size_t at = head.e_shoff + index * sizeof out;
@@ -39,7 +39,7 @@ std::string_view machine_code(const std::string& file) {
     if (one.sh_offset + one.sh_size > file.size()) break;
     return std::string_view(file).substr(one.sh_offset, one.sh_size);
   }
-  return file;
+  return {};
 }
 
 /// Google Benchmark lists a row with what it appends: "/real_time", "/iterations:1/...".
@@ -115,10 +115,11 @@ void read_metrics(const record::Run& run, RunFacts& facts) {
 Binary binary_of(const std::string& name, const std::string& path) {
   require(fs::exists(path), "--", name, " ", path, " does not exist; give the path of a dsa-bench");
   const std::string file = whole_text(path);
-  const std::string_view code = machine_code(file);
+  const std::optional<std::string_view> code = machine_code(file);
+  const std::string_view hashed = code.value_or(file);
   Sha256 hash;
-  hash.add(code.data(), code.size());
-  return {{name, fs::absolute(path).string(), "", hash.hex()}, 1};
+  hash.add(hashed.data(), hashed.size());
+  return {{name, fs::absolute(path).string(), "", hash.hex()}, 1, code.has_value()};
 }
 
 std::vector<std::string> settings_of(const RunConfig& config) {

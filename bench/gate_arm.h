@@ -25,9 +25,10 @@ using RunFacts = std::map<std::string, RowFacts>;
 struct Binary {
   record::GateArm arm;
   double slowdown = 1;
+  bool is_code = true;  ///< not a script, which may start anything: its hash says little
 };
 
-/// Path, hash of its machine code. @throws Error if there is no such file.
+/// Path, hash of its machine code (of the whole file, if it has none). @throws Error if there is no such file.
 Binary binary_of(const std::string& name, const std::string& path);
 
 /// Flags for every setting that is not the default, without the gate's own.

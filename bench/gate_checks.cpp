@@ -59,14 +59,19 @@ std::vector<RowPair> paired_rows(const std::vector<std::string>& base,
                                  const std::vector<std::string>& head,
                                  const std::vector<std::string>& renamed) {
   std::map<std::string, std::string> new_name;
+  std::set<std::string> new_names;
   for (const std::string& text : renamed) {
     const size_t equals = text.find('=');
-    new_name[text.substr(0, equals)] = text.substr(equals + 1);
+    const std::string from = text.substr(0, equals), to = text.substr(equals + 1);
+    new_name[from] = to;
+    require(new_names.insert(to).second, "--renamed gives ", to, " to two rows of base");
   }
   const std::set<std::string> in_base(base.begin(), base.end()), in_head(head.begin(), head.end());
   for (const auto& [from, to] : new_name) {
     require(in_base.contains(from), "--renamed names ", from, ", which base does not have");
     require(in_head.contains(to), "--renamed names ", to, ", which head does not have");
+    require(from == to || !in_base.contains(to) || new_name.contains(to), "--renamed names ", to,
+            " as new, but base has it too; its own row compares it");
   }
   std::vector<RowPair> rows;
   std::set<std::string> taken;

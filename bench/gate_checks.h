@@ -16,7 +16,7 @@ struct RowPair {
 };
 
 /// Every row of either, base's order first. @param renamed  "OLD=NEW"
-/// @throws Error if a renamed row does not exist.
+/// @throws Error if a renamed row does not exist, or two rows would have one name.
 std::vector<RowPair> paired_rows(const std::vector<std::string>& base,
                                  const std::vector<std::string>& head,
                                  const std::vector<std::string>& renamed);

@@ -14,7 +14,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 /// How a round is timed: rounds of another way do not belong beside it.
-constexpr const char* kMethod = "slices in random order, a core a thread";
+constexpr const char* kMethod = "slices in random order";
 
 gate::Arm arm_of(const std::string& name) {
   const auto found = std::find(gate::kArmNames.begin(), gate::kArmNames.end(), name);

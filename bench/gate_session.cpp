@@ -33,9 +33,40 @@ std::vector<std::string> first_of(const std::vector<std::string>& rows) {
   return first;
 }
 
+/// What ended a part of the checks, as `checked` left it: status and reason of the row it died in.
+std::pair<std::string, std::string> ending_in(const fs::path& file) {
+  const std::string text = whole_text(file);
+  const size_t line = text.find('\n');
+  if (line == 0) return {"failed", "its check left no result"};
+  return {text.substr(0, line), text.substr(line + 1)};
+}
+
 /// A verdict that was reached without timing.
 bool settled(const record::GateRow& row) {
   return !row.verdict.empty();
+}
+
+/// The verdict of a row that one of the two, or both, did not measure; false if both did.
+bool judge_unmeasured(record::GateRow& row, const RowFacts& base, const RowFacts& head) {
+  const auto declined = [](const RowFacts& facts) {
+    return facts.status == "skipped" || facts.status == "interrupted";
+  };
+  const auto broke = [&](const RowFacts& facts) {
+    return !facts.status.empty() && !declined(facts);
+  };
+  // A head that breaks is to blame, whatever base did.
+  const bool of_head = broke(head) || (declined(head) && !broke(base));
+  const RowFacts& ill = of_head ? head : base;
+  if (ill.status.empty()) return false;
+  row.reason = (of_head ? "head: " : "base: ") + ill.reason;
+  if (broke(ill)) {
+    row.verdict = ill.status == "invalid" ? "failed" : ill.status;
+  } else {
+    row.verdict = base.status.empty() ? "missing" : head.status.empty() ? "new" : "skipped";
+  }
+  // A number that was not made is no worse one.
+  if (declined(base) || declined(head)) row.checks.clear();
+  return true;
 }
 
 fs::path folder_of(const RunConfig& config) {
@@ -55,9 +86,10 @@ GateSession::GateSession(const RunConfig& config, const std::string& command)
       progress_(config.quiet) {
   const GateConfig& gate = config.gate;
   if (!config.resume.empty()) resume();
+  may_write_ = config.resume.empty();
   head_.slowdown = config.inject_slowdown;
-  same_build_ =
-      base_.arm.text_hash == head_.arm.text_hash && !gate.time_equal && config.inject_slowdown <= 1;
+  same_build_ = base_.is_code && base_.arm.text_hash == head_.arm.text_hash && !gate.time_equal &&
+                config.inject_slowdown <= 1;
   verdict_.id = folder_.filename().string();
   verdict_.command = command;
   if (verdict_.started.empty()) verdict_.started = utc_now();
@@ -159,8 +191,11 @@ RunFacts GateSession::checked(Binary& binary, const std::vector<std::string>& ro
       RowFacts& row = result.facts[*culprit];
       row.status = result.ended.hung ? "hung" : result.ended.crashed() ? "crashed" : "failed";
       row.reason = binary.arm.name + " " + result.ended.shown();
-    } else if (!before) {
-      std::ofstream(folder_ / (where + ".done")) << "\n";
+      if (before) std::tie(row.status, row.reason) = ending_in(folder_ / (where + ".done"));
+    }
+    if (!before) {
+      const RowFacts none, &row = culprit == rows_now.end() ? none : result.facts[*culprit];
+      write_atomically(folder_ / (where + ".done"), row.status + "\n" + row.reason);
     }
     for (const auto& [id, facts] : result.facts) all[id] = facts;
     std::erase_if(left, known);
@@ -196,15 +231,7 @@ void GateSession::judge_untimed() {
     row.level = head.level.empty() ? base.level : head.level;
     row.checks = checks_of(base, head, tolerances);
     if (pair.base != pair.head) row.reason = "was " + pair.base;
-    const RowFacts& ill = base.status.empty() ? head : base;
-    if (!ill.status.empty()) {
-      const bool skipped = ill.status == "skipped" || ill.status == "interrupted";
-      row.verdict = skipped ? "skipped" : ill.status == "invalid" ? "failed" : ill.status;
-      row.reason = (&ill == &head ? "head: " : "base: ") + ill.reason;
-      if (skipped && &ill == &head && base.status.empty()) row.verdict = "missing";
-      if (skipped) row.checks.clear();  // a number that was not made is no worse one
-      continue;
-    }
+    if (judge_unmeasured(row, base, head)) continue;
     if (same_build_) row.verdict = "same-build";
   }
 }
@@ -248,6 +275,7 @@ void GateSession::start_race() {
 
 void GateSession::play() {
   for (const PlayedRound& round : log_->earlier()) take(round);
+  may_write_ = true;
   progress_.start(plan_->rounds() + plan_->rounds_to_look());
   const auto start = Clock::now();
   for (int played_here = 0; !stop_requested(); ++played_here) {
@@ -295,7 +323,9 @@ std::string GateSession::advice() const {
   if (!plan_->spent() && std::ranges::any_of(verdict_.rows, answered))
     return "; more rounds do not arm a row whose certificate failed: a larger --kernels.min-time, "
            "--cores or a quieter machine, in a new gate";
-  const auto broken = [](const record::GateRow& row) { return row.reason.starts_with("base: "); };
+  const auto broken = [](const record::GateRow& row) {
+    return row.reason.starts_with("base: ") && row.verdict != "new";
+  };
   if (std::ranges::any_of(verdict_.rows, broken))
     return "; base itself broke in a row: mend it, or compare with another base";
   return plan_->spent()
@@ -334,15 +364,18 @@ void GateSession::conclude() {
   verdict_.ended = utc_now();
   verdict_.status = stop_requested() ? "interrupted" : "done";
   bool armed = plan_.has_value() && config_.gate.certificate;
+  size_t whole = 0;
   for (size_t i = 0; i < timed_.size(); ++i) {
     record::GateRow& row = verdict_.rows[timed_[i]];
+    const bool broke = settled(row);  // in a round: nothing is left to certify
     judge(row, i);
-    armed = armed && plan_->armed(i);
+    whole += !broke;
+    armed = armed && (broke || plan_->armed(i));
   }
   for (record::GateRow& row : verdict_.rows) {
     if (has_worse(row) && row.verdict == "same-build") row.verdict = "worse";
   }
-  verdict_.armed = armed && !timed_.empty();
+  verdict_.armed = armed && whole > 0;
   std::tie(verdict_.sentence, verdict_.exit_code) = summary_of(verdict_, config_.gate.inconclusive);
   verdict_.sentence += advice();
   if (verdict_.status == "interrupted") verdict_.exit_code = kInterrupted;
@@ -356,6 +389,7 @@ void GateSession::clean_up() {
 }
 
 void GateSession::write() {
+  if (!may_write_) return;
   write_atomically(folder_ / "verdict.json", to_json(verdict_));
 }
 

@@ -47,6 +47,7 @@ class GateSession {
   std::unique_ptr<GateLog> log_;
   std::optional<Race> race_;
   double round_seconds_ = 0;  ///< of the last round
+  bool may_write_ = true;     ///< false until what is resumed is known to belong to this gate
 };
 
 /// Has a number without a clock got worse?

@@ -31,7 +31,7 @@ while (($#)); do
                   \$(git merge-base HEAD origin/main)
   --base, --head  executables that are already built
   --out           receives <time stamp>-gate/ with verdict.json, gate.md and charts (default $out)
-Without flags of its own it measures presets/gate.toml."
+Without flags of its own it measures presets/gate.toml. Paths in flags of dsa-bench gate begin at the project's root."
       exit
       ;;
     *) fail "ci-gate.sh: unknown option $1; scripts/ci-gate.sh --help lists the options." ;;
@@ -77,7 +77,7 @@ if [[ -n $base_commit ]]; then
   trap - INT TERM
 fi
 
-before=$(ls -d "$out"/*-gate 2>/dev/null || true)
+before=$(ls -d "$out"/*-gate* 2>/dev/null || true)
 started=$(mktemp)
 code=0
 "$head" gate --base "$base" --head "$head" --out "$out" "${gate[@]}" || code=$?
@@ -91,7 +91,7 @@ for ((i = 0; i < ${#gate[@]}; ++i)); do
 done
 [[ -z $folder || $folder/verdict.json -nt $started ]] || folder=""  # refused: what is there is an earlier call's
 rm -f "$started"
-[[ -n $folder ]] || folder=$(comm -13 <(sort <<<"$before") <(ls -d "$out"/*-gate 2>/dev/null | sort) | tail -n 1)
+[[ -n $folder ]] || folder=$(comm -13 <(sort <<<"$before") <(ls -d "$out"/*-gate* 2>/dev/null | sort) | tail -n 1)
 report=$(dirname "$head")/dsa-report
 [[ -x $report ]] || report=$root/build/release/bin/dsa-report
 if [[ -n $folder && -f $folder/verdict.json ]]; then

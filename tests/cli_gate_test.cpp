@@ -1,6 +1,5 @@
 // `dsa-bench gate` from the command line: two binaries, one of them slowed, crashing, hanging or short
 // of a row. A second binary is a script around the first.
-#include "bench/gate_checks.h"
 #include "harness/record/gate.h"
 #include "tests/process.h"
 
@@ -10,7 +9,6 @@
 
 #include <csignal>
 #include <fstream>
-#include <limits>
 #include <regex>
 
 using namespace dsa::tests;
@@ -28,7 +26,8 @@ std::string script(const Bench& bench, const std::string& name, const std::strin
   return path;
 }
 
-/// A script that does what dsa-bench does, then runs `edit` on the `record` and `failures` it left.
+/// A script that does what dsa-bench does, then runs `edit`, Python after a first line break, on the
+/// `record` and `failures` it left.
 std::string rewriting(const Bench& bench, const std::string& name, const std::string& edit) {
   const std::string path = bench.write(name, R"(#!/usr/bin/env python3
 import json, pathlib, subprocess, sys
@@ -159,25 +158,35 @@ for metric in record["metrics"]:
   CHECK_THAT(worse.out, ContainsSubstring("no row of base has recal,"));
 }
 
-TEST_CASE("a row that head skips is missing, one that it finds invalid fails", "[cli][gate]") {
-  const auto with_status = [](const std::string& status) {
+TEST_CASE("a row that one of the two did not measure is listed, and a head that broke fails it",
+          "[cli][gate]") {
+  // Verdict and exit code where the row ended so; "" = as measured.
+  const auto judged = [](const std::string& of_base, const std::string& of_head) {
     Bench bench;
-    const std::string head = rewriting(bench, "head.py",
-                                       R"(
+    const auto arm = [&](const std::string& name, const std::string& status) {
+      if (status.empty()) return std::string(DSA_BENCH);
+      return rewriting(bench, name + ".py",
+                       R"(
 row = record["metrics"][0]["labels"]
 record["metrics"] = []
 failures += [{"id": row["id"], "status": ")" +
-                                           status + R"(", "reason": "so it says", "labels": row}]
+                           status + R"(", "reason": "so it says", "labels": row}]
 )");
-    const Outcome outcome = bench.run(gate(head, {"--certificate=false"}));
+    };
+    const Outcome outcome = bench.run(
+        gate(arm("head", of_head), {"--base", arm("base", of_base), "--certificate=false"}));
     INFO(outcome.out << outcome.err);
     const auto row = verdict_of(bench).rows.at(0);
-    CHECK(row.reason == "head: so it says");
     CHECK(row.pairing.rounds == 0);
-    return row.verdict + " " + std::to_string(outcome.code);
+    return row.verdict + " " + std::to_string(outcome.code) + " " + row.reason.substr(0, 4);
   };
-  CHECK(with_status("skipped") == "missing 0");
-  CHECK(with_status("invalid") == "failed 4");
+  CHECK(judged("", "skipped") == "missing 0 head");
+  CHECK(judged("", "invalid") == "failed 4 head");
+  CHECK(judged("skipped", "") == "new 0 base");
+  CHECK(judged("skipped", "crashed") == "crashed 4 head");
+  CHECK(judged("failed", "crashed") == "crashed 4 head");
+  CHECK(judged("failed", "skipped") == "failed 2 base");
+  CHECK(judged("skipped", "skipped") == "skipped 0 head");
 }
 
 TEST_CASE("a head that dies in the checks costs its row, one that refuses the flags the gate",
@@ -188,6 +197,9 @@ TEST_CASE("a head that dies in the checks costs its row, one that refuses the fl
   INFO(dead.out << dead.err);
   CHECK(dead.code == 4);
   CHECK(verdict_of(bench).rows.at(0).verdict == "crashed");
+  const Outcome again = bench.plain({"gate", "--resume", bench.folder().string()});
+  CHECK(again.code == 4);  // as it was found, without another check
+  CHECK_THAT(again.out, ContainsSubstring("head ended by signal 11"));
   const std::string refuses = "case \"$*\" in *--out=*) echo no such flag >&2; exit 1;; esac";
   const Outcome refused = bench.run(gate(script(bench, "no.sh", refuses), {}));
   CHECK(refused.code == 1);
@@ -275,29 +287,43 @@ TEST_CASE("an interrupted gate goes on where it stopped", "[cli][gate]") {
   std::string foreign = log;
   foreign.replace(foreign.find("slices in random order"), 6, "blocks");
   std::ofstream(folder / "gate.jsonl") << foreign;
+  const std::string before = text_of(folder / "verdict.json");
   const Outcome mixed = bench.plain({"gate", "--resume", folder.string()});
   CHECK(mixed.code == 1);
   CHECK_THAT(mixed.err, ContainsSubstring("was timed in another way"));
+  CHECK(text_of(folder / "verdict.json") == before);
   std::ofstream(folder / "gate.jsonl") << log;
-  const std::string verdict_there = text_of(folder / "verdict.json");
-  const auto refused_with_other = [&](const std::string& fact) {
-    nlohmann::json changed = nlohmann::json::parse(verdict_there);
-    REQUIRE(changed.at("machine").contains(fact));
-    changed["machine"][fact] = "another";
-    std::ofstream(folder / "verdict.json") << changed;
-    const Outcome moved = bench.plain({"gate", "--resume", folder.string()});
-    CHECK(moved.code == 1);
-    CHECK_THAT(moved.err, ContainsSubstring("was timed with " + fact + " = another"));
-  };
-  refused_with_other("cpu");
-  refused_with_other("pinned_to");
-  std::ofstream(folder / "verdict.json") << verdict_there;
   const Outcome rest = bench.plain({"gate", "--resume", folder.string()});
   INFO(rest.out << rest.err);
   CHECK((rest.code == 0 || rest.code == 2));
   const auto verdict = verdict_of(bench);
   CHECK(verdict.status == "done");
   CHECK(verdict.rows.at(0).pairing.rounds == 8);
+}
+
+TEST_CASE("a gate goes on only where it began: on this CPU, on these cores", "[cli][gate]") {
+  Bench bench;
+  REQUIRE(bench.run(gate(DSA_BENCH, {})).code == 0);
+  const fs::path file = bench.folder() / "verdict.json";
+  const std::string before = text_of(file);
+  for (const std::string fact : {"cpu", "pinned_to"}) {
+    nlohmann::json changed = nlohmann::json::parse(before);
+    REQUIRE(changed.at("machine").contains(fact));
+    changed["machine"][fact] = "another";
+    std::ofstream(file) << changed;
+    const Outcome moved = bench.plain({"gate", "--resume", bench.folder().string()});
+    CHECK(moved.code == 1);
+    CHECK_THAT(moved.err, ContainsSubstring("was timed with " + fact + " = another"));
+    CHECK(text_of(file) == changed.dump());
+  }
+}
+
+TEST_CASE("equal scripts may start unequal binaries, so they are timed", "[cli][gate]") {
+  Bench bench;
+  const std::string same = script(bench, "same.sh", "");
+  const Outcome outcome = bench.run(gate(same, {"--base", same, "--certificate=false"}));
+  INFO(outcome.out << outcome.err);
+  CHECK(verdict_of(bench).rows.at(0).pairing.rounds == 8);
 }
 
 TEST_CASE("a gate refuses what it cannot compare, before it times", "[cli][gate]") {
@@ -322,51 +348,4 @@ TEST_CASE("a gate refuses what it cannot compare, before it times", "[cli][gate]
           "kernels.seed = 1 and head with 7");
   const Outcome nothing = bench.run(gate(DSA_BENCH, {"--filter", "no_such_row"}));
   CHECK(nothing.code == 5);
-}
-
-TEST_CASE("a tolerance is a share, an amount, or both", "[gate]") {
-  dsa::GateConfig config;
-  config.tolerances = {"flops=1%", "recall=0.005", "peak_memory=10%+2e6"};
-  const auto all = dsa::tolerances_of(config);
-  REQUIRE(all.size() == 3);
-  CHECK((all[0].share == 0.01 && all[0].amount == 0));
-  CHECK((all[1].share == 0 && all[1].amount == 0.005));
-  CHECK((all[2].share == 0.1 && all[2].amount == 2e6));
-  dsa::bench::RowFacts base, head;
-  const dsa::record::Quantity bytes{"peak_memory", "bytes", dsa::record::Quantity::Better::kLower};
-  base.numbers["peak_memory"] = {bytes, 1e7};
-  const auto verdict = [&](double peak) {
-    head.numbers["peak_memory"] = {bytes, peak};
-    return dsa::bench::checks_of(base, head, {all[2]}).at(0).verdict;
-  };
-  CHECK(verdict(1.29e7) == "same");
-  CHECK(verdict(1.31e7) == "worse");
-}
-
-TEST_CASE("numbers without a clock are judged in their direction", "[gate]") {
-  using dsa::bench::RowFacts;
-  using Better = dsa::record::Quantity::Better;
-  const auto facts = [](double flops, double recall, double loss) {
-    RowFacts row;
-    row.numbers["flops"] = {{"flops", "FLOP", Better::kNeither}, flops};
-    row.numbers["recall"] = {{"recall", "1", Better::kHigher}, recall};
-    row.numbers["loss"] = {{"loss", "nats/token", Better::kLower}, loss};
-    return row;
-  };
-  const std::vector<dsa::Tolerance> rules = {
-      {"flops", 0, 0}, {"recall", 0, 0.005}, {"loss", 0.001, 0}, {"absent", 0, 0}};
-  const auto verdicts = [&](const RowFacts& head) {
-    std::string all;
-    for (const auto& check : dsa::bench::checks_of(facts(100, 0.9, 2), head, rules))
-      all += check.verdict + " ";
-    return all;
-  };
-  CHECK(verdicts(facts(100, 0.9, 2)) == "same same same ");
-  CHECK(verdicts(facts(101, 0.896, 2.0019)) == "worse same same ");
-  CHECK(verdicts(facts(99, 0.89, 2.01)) == "better worse worse ");
-  RowFacts lost = facts(100, 0.9, 2);
-  lost.numbers.erase("recall");
-  CHECK(verdicts(lost) == "same worse same ");
-  CHECK(verdicts(facts(100, 0.95, 1.9)) == "same better better ");
-  CHECK(verdicts(facts(100, 0.9, std::numeric_limits<double>::quiet_NaN())) == "same same worse ");
 }
