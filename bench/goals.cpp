@@ -54,10 +54,21 @@ const Comparison& worst_at(const std::vector<Comparison>& all, int64_t length) {
   return *worst;
 }
 
+/// Of a missed goal: "; prototype 2.00x / 2.70x reached".
+std::string prototype_note(const std::vector<double>& prototype, const std::string& unit,
+                           bool is_reached) {
+  std::string note;
+  for (const double value : prototype)
+    note += (note.empty() ? "; prototype " : " / ") +
+            (unit == "x" ? times(value) : unit + std::to_string(std::lround(value)));
+  return note.empty() ? "" : note + (is_reached ? " reached" : " not reached");
+}
+
 Finding speed_finding(const Goal& goal, const std::vector<Comparison>& all) {
   Finding finding{"reached", std::numeric_limits<double>::infinity(), 0, ""};
   std::string found, wanted;
   double missing = 0, worst_share = std::numeric_limits<double>::infinity();
+  bool as_prototype = true;
   for (size_t i = 0; i < goal.lengths.size(); ++i) {
     const Comparison& c = worst_at(all, goal.lengths[i]);
     const double ratio = median(c.ratios), least = goal_at(goal, i);
@@ -65,6 +76,7 @@ Finding speed_finding(const Goal& goal, const std::vector<Comparison>& all) {
     if (goal.scores.size() > 1) found += " on " + c.scores;
     if (i == 0 || goal.goal.size() > 1) wanted += (i == 0 ? "" : " / ") + times(least);
     missing = std::max(missing, 1 - ratio / least);
+    as_prototype &= goal.prototype.empty() || ratio >= value_at(goal.prototype, i);
     if (ratio / least < worst_share) {
       worst_share = ratio / least;
       finding.observed = ratio, finding.required = least;
@@ -73,9 +85,10 @@ Finding speed_finding(const Goal& goal, const std::vector<Comparison>& all) {
   finding.status = missing > 0 ? "missed" : "reached";
   char percent[32];
   std::snprintf(percent, sizeof percent, "%.3g", 100 * missing);
-  finding.sentence =
-      missing > 0 ? "missing by " + std::string(percent) + " % (" + found + ", goal " + wanted + ")"
-                  : "reached " + found + " (goal " + wanted + ")";
+  finding.sentence = missing > 0
+                         ? "missing by " + std::string(percent) + " % (" + found + ", goal " +
+                               wanted + prototype_note(goal.prototype, "x", as_prototype) + ")"
+                         : "reached " + found + " (goal " + wanted + ")";
   return finding;
 }
 
@@ -100,10 +113,14 @@ Finding crossover_finding(const Goal& goal, const std::vector<Comparison>& all) 
   const double crossing = crossover_of(goal, all), most = goal.goal.front();
   const bool first = crossing <= static_cast<double>(goal.lengths.front());
   const std::string found = "L = " + tokens(crossing) + (first ? " or below" : "");
-  const std::string wanted = "goal L = " + tokens(most) + ")";
+  const bool as_prototype = !goal.prototype.empty() && crossing <= goal.prototype.front();
+  const bool is_missed = crossing > most;
+  const std::string wanted =
+      "goal L = " + tokens(most) +
+      (is_missed ? prototype_note(goal.prototype, "L = ", as_prototype) : "") + ")";
   char percent[32];
   std::snprintf(percent, sizeof percent, "%.3g", 100 * (crossing / most - 1));
-  if (crossing <= most) return {"reached", crossing, most, "reached " + found + " (" + wanted};
+  if (!is_missed) return {"reached", crossing, most, "reached " + found + " (" + wanted};
   if (!std::isfinite(crossing)) {
     return {
         "missed", crossing, most,

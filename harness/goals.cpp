@@ -56,14 +56,16 @@ void require_sense(Goal& goal, const std::string& where) {
   require(!goal.lengths.empty() && !goal.scores.empty() && !goal.goal.empty(), where,
           " needs lengths, scores and goal; none may be empty");
   const bool crossover = goal.measure == "crossover";
-  require(goal.goal.size() == 1 || (!crossover && goal.goal.size() == goal.lengths.size()), where,
-          " has ", goal.goal.size(), " goals for ", goal.lengths.size(),
-          " lengths; give one for all, or one a length");
+  for (const auto& [what, values] : {std::pair{"goal", goal.goal}, {"prototype", goal.prototype}}) {
+    const bool fits = values.size() <= 1 || (!crossover && values.size() == goal.lengths.size());
+    require(fits, where, " has ", values.size(), " values of ", what, " for ", goal.lengths.size(),
+            " lengths; give one for all, or one a length");
+    for (const double value : values)
+      require(value > 0, where, " ", what, " is ", value, "; it must be more than 0");
+  }
   require(!crossover || (goal.lengths.size() >= 2 &&
                          std::is_sorted(goal.lengths.begin(), goal.lengths.end())),
           where, " looks for a crossover; give two or more lengths, ascending");
-  for (const double value : goal.goal)
-    require(value > 0, where, " goal is ", value, "; it must be more than 0");
   for (const int64_t size : {goal.top_k, goal.heads, goal.width, goal.index_heads, goal.index_width,
                              *std::min_element(goal.lengths.begin(), goal.lengths.end())})
     require(size >= 1, where, " has a size of ", size, "; all must be at least 1");

@@ -34,7 +34,7 @@ struct Goal {
   int64_t index_heads = 4;
   int64_t index_width = 64;
   std::vector<std::string> needs;
-  double prototype = 0;
+  std::vector<double> prototype;
   std::vector<double> goal;
 };
 
@@ -66,7 +66,7 @@ void visit_fields(C& c, V&& v) {
   v("index-heads", index_heads, "indexer heads I");
   v("index-width", index_width, "indexer width J");
   v("needs", needs, "instruction sets, as /proc/cpuinfo calls them; else it cannot be measured");
-  v("prototype", prototype, "what a prototype reached; 0 = there was none");
+  v("prototype", prototype, "what a prototype reached, as goal; empty = there was none");
   v("goal", goal, "least ratio, one for all lengths or one a length; crossover: largest length");
 }
 
@@ -74,9 +74,12 @@ void visit_fields(C& c, V&& v) {
 /// @throws Error in one sentence for an unknown key, an unreadable or a senseless value.
 std::vector<Goal> goals_from(const std::filesystem::path& file);
 
-/// The goal of the length at `place`.
+/// Of one value for all lengths or one a length, that of the length at `place`.
+inline double value_at(const std::vector<double>& values, size_t place) {
+  return values.size() == 1 ? values.front() : values[place];
+}
 inline double goal_at(const Goal& goal, size_t place) {
-  return goal.goal.size() == 1 ? goal.goal.front() : goal.goal[place];
+  return value_at(goal.goal, place);
 }
 
 }  // namespace dsa

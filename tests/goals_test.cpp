@@ -39,6 +39,7 @@ lengths = [64]
 queries = 8
 top-k = 4
 scores = ["uniform", "all_equal", "denormal", "signed_zero", "one_radix_bin"]
+prototype = 1e-9
 goal = 1e9
 
 [cross]
@@ -75,6 +76,7 @@ TEST_CASE("goals says what is reached and what is missed, and by how much", "[cl
   CHECK(outcome.code == 0);
   CHECK_THAT(outcome.out, ContainsSubstring("easy, sparse against dense: reached "));
   CHECK_THAT(outcome.out, ContainsSubstring("hard, top-k against torch: missing by 100 % ("));
+  CHECK_THAT(outcome.out, ContainsSubstring("goal 1000000000.0x; prototype 0.00x reached)"));
   CHECK_THAT(outcome.out, ContainsSubstring("cross, whole DSA"));
   const Json audits = goal_audits(bench);
   REQUIRE(audits.size() == 3);
