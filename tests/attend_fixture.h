@@ -62,6 +62,7 @@ inline const AttendCase kCases[] = {
     {1, 60, 60, 3, 3, 17, 72, 20},         //
     {2, 37, 45, 4, 4, 72, 3, 11},          //
     {1, 24, 40, 16, 1, 576, 512, 20},      // MLA in MQA form
+    {1, 20, 40, 2, 1, 576, 576, 20},       // the widest
     {1, 9, 700, 17, 1, 33, 17, 600},       // many heads on one row, more than one chunk of keys
     {2, 20, 30, 32, 2, 24, 100, 7},        // GQA with many heads
     {1, 30, 30, 24, 1, 40, 20, 8, 7, 3},   // the same with empty rows

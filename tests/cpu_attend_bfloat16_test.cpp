@@ -52,6 +52,42 @@ TEST_CASE("bfloat16 attention matches float64 on every ISA", "[attend]") {
   for (const AttendCase& c : kSharedCases) check_bfloat16(c, inputs_of(c));
 }
 
+TEST_CASE("bfloat16 gradients match float64, with the same bits on 1, 2 and 5 threads",
+          "[attend]") {
+  for (const AttendCase& c :
+       {AttendCase{1, 150, 150, 2, 2, 64, 64, 32}, AttendCase{2, 70, 70, 4, 2, 32, 48, 17},
+        AttendCase{1, 24, 40, 16, 1, 96, 64, 20}, AttendCase{1, 700, 700, 2, 2, 64, 64, 50}}) {
+    AttendInputs in = inputs_of(c);
+    const auto all = {&in.q, &in.k, &in.v, &in.dout};
+    for (at::Tensor* x : all) *x = x->to(at::kBFloat16).to(at::kFloat);
+    const Oracle exact = oracle_of(c, in);
+    for (at::Tensor* x : all) *x = x->to(at::kBFloat16);
+    for (const std::string& isa : available_isas()) {
+      INFO(c.text() << " on " << isa);
+      const Isa pin(isa);
+      const auto gradients = [&](int threads) {
+        const Threads set(threads);
+        const auto forward = cpu::sparse_forward(in.q, in.k, in.v, in.selection, in.scale);
+        return cpu::sparse_backward(in.dout, in.q, in.k, in.v, in.selection, forward, in.scale);
+      };
+      const AttentionGrads one = gradients(1);
+      const auto checked = [&](const char* what, const at::Tensor& found, const auto& wanted,
+                               int64_t width, const std::vector<double>* terms) {
+        REQUIRE(found.scalar_type() == at::kBFloat16);
+        check(what, worst_row(found.to(at::kFloat), wanted, width, terms), 1.2e-2);
+      };
+      checked("dq", one.dq, exact.dq, c.width, &exact.dq_terms);
+      checked("dk", one.dk, exact.dk, c.width, &exact.dk_terms);
+      checked("dv", one.dv, exact.dv, c.v_width, nullptr);
+      for (const int threads : {2, 2, 5}) {
+        const AttentionGrads found = gradients(threads);
+        REQUIRE((at::equal(one.dq, found.dq) && at::equal(one.dk, found.dk) &&
+                 at::equal(one.dv, found.dv)));
+      }
+    }
+  }
+}
+
 TEST_CASE("a negative scale turns the scores round", "[attend]") {
   const AttendCase c{1, 6, 90, 40, 1, 48, 40, 70};
   AttendInputs in = inputs_of(c);
