@@ -57,7 +57,7 @@ struct HistorySeries {
 struct HistoryBenchmark {
   std::string name;
   std::vector<HistorySeries> series;  ///< a series a segment, oldest segment first
-  size_t measured() const;
+  size_t measured() const;  ///< points that count
   size_t changes() const;
 };
 

@@ -68,7 +68,7 @@ std::vector<double> filled_column(const HistorySegment& segment, const HistorySe
 size_t HistoryBenchmark::measured() const {
   size_t out = 0;
   for (const HistorySeries& one : series) {
-    for (const HistoryEntry* point : one.points) out += std::isfinite(point->log_ratio);
+    for (const HistoryEntry* point : one.points) out += counts(*point);
   }
   return out;
 }

@@ -54,21 +54,21 @@ Table change_table(const std::vector<ToldChange>& changes) {
 Table benchmark_table(const History& history) {
   Table table;
   table.columns = {{"benchmark"},          {"commits", true}, {"set aside", true},
-                   {"not measured", true}, {"changes", true}, {"newest ratio", true}};
+                   {"left out", true}, {"changes", true}, {"newest ratio", true}};
   for (const HistoryBenchmark& one : history.benchmarks) {
-    size_t aside = 0, missing = 0;
+    size_t aside = 0, left_out = 0;
     const HistoryEntry* newest = nullptr;
     for (const HistorySeries& series : one.series) {
       for (size_t i = 0; i < series.points.size(); ++i) {
-        const bool measured = std::isfinite(series.points[i]->log_ratio);
-        missing += !measured;
+        const bool measured = counts(*series.points[i]);
+        left_out += !measured;
         aside += measured && series.found.set_aside[i];
         if (measured && (!newest || series.points[i]->date >= newest->date))
           newest = series.points[i];
       }
     }
     table.rows.push_back({code(one.name), std::to_string(one.measured()), std::to_string(aside),
-                          std::to_string(missing), std::to_string(one.changes()),
+                          std::to_string(left_out), std::to_string(one.changes()),
                           newest ? factor(std::exp(newest->log_ratio)) : "–"});
   }
   return table;
