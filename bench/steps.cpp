@@ -40,11 +40,11 @@ class Steps {
   /// @throws Error for a request that is none
   void answer(const std::string& request) {
     std::istringstream words(request);
-    std::string verb, argument;
+    std::string verb, argument, beyond;
     words >> verb >> argument;
     int64_t count = 0;
     std::istringstream number(argument);
-    const bool counts = number >> count && number.eof() && count > 0;
+    const bool counts = number >> count && number.eof() && count > 0 && !(words >> beyond);
     if (verb == "start" && !argument.empty()) {
       write_start(argument);
       say({{"written", argument}});

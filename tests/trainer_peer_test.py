@@ -33,3 +33,8 @@ with tempfile.TemporaryDirectory() as folder:
         assert compare(text, "curves", "--variant", variant).returncode == 0, variant
     # Dropout draws from two unlike random streams.
     assert compare(text, "curves", "--model.dropout", "0.1").returncode == 1, "other losses went unseen"
+    # What is asked for is checked before anything is trained.
+    command = [sys.argv[1], "steps", "--data", text, "--variants", "dense", "--lengths", "32", "--seeds", "1", *TINY]
+    for request in ("step x", "step 2 3", "step -1", "step", "start", "walk 1"):
+        done = subprocess.run(command, input=request + "\n", capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 1 and f"'{request}' is no request" in done.stderr, (request, done)
