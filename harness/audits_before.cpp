@@ -113,11 +113,15 @@ AuditFinding baseline_before(const AuditSubject& subject) {
   const double base = start_loss(setting, subject.baseline);
   const double own = start_loss(setting, subject.variant);
   const double worst = std::abs(own - expected) > std::abs(base - expected) ? own : base;
-  return {verdict(std::abs(worst - expected) <= kStartTolerance * expected), worst, expected,
-          "nats/token",
-          sentence("before training the loss of %s is %.2f and of %s %.2f nats/token; ln V is %.2f "
-                   "(at most 5 %% away)",
-                   subject.baseline.c_str(), base, subject.variant.c_str(), own, expected)};
+  const std::string too = subject.variant == subject.baseline
+                              ? ""
+                              : sentence(" and of %s %.2f", subject.variant.c_str(), own);
+  return {
+      verdict(std::abs(worst - expected) <= kStartTolerance * expected), worst, expected,
+      "nats/token",
+      sentence("before training the loss of %s is %.2f%s nats/token; ln V is %.2f (at most 5 %% "
+               "away)",
+               subject.baseline.c_str(), base, too.c_str(), expected)};
 }
 
 AuditFinding indexer_before(const AuditSubject& subject) {
