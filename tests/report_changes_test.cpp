@@ -1,5 +1,5 @@
 // Changes of level in simulated histories: what is found, what is invented, and what breaks nothing.
-// The rates in docs/history.md are what these tests print with -s.
+// With -s they print how many of their series: docs/history.md has the rates of more.
 #include "reports/changes.h"
 
 #include <catch2/catch_test_macros.hpp>
