@@ -15,7 +15,7 @@ class KeepDenormals {
   KeepDenormals& operator=(const KeepDenormals&) = delete;
 
  private:
-  uint64_t before_;
+  FloatMode before_;
 };
 
 }  // namespace dsa::cpu

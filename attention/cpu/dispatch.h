@@ -13,8 +13,11 @@ std::span<const IsaRow> isa_rows();
 
 /// Makes this thread round to nearest and keep denormals; returns what it did before. Beside
 /// isa_rows(). Of x86 MXCSR alone: fesetenv also loads x87 state, which took 2 % of a small call.
-uint64_t use_exact_floats();
-void restore_floats(uint64_t before);
+struct FloatMode {
+  uint64_t words[2];
+};
+FloatMode use_exact_floats();
+void restore_floats(const FloatMode& before);
 
 /// The row in use now.
 const IsaRow& isa_in_use();

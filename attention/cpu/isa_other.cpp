@@ -24,17 +24,17 @@ std::span<const IsaRow> isa_rows() {
   return kRows;
 }
 
-uint64_t use_exact_floats() {
-  static_assert(sizeof(std::fenv_t) <= sizeof(uint64_t));
+FloatMode use_exact_floats() {
+  static_assert(sizeof(std::fenv_t) <= sizeof(FloatMode));
   std::fenv_t mode;
   std::fegetenv(&mode);
   std::fesetenv(FE_DFL_ENV);
-  uint64_t before = 0;
+  FloatMode before{};
   std::memcpy(&before, &mode, sizeof mode);
   return before;
 }
 
-void restore_floats(uint64_t before) {
+void restore_floats(const FloatMode& before) {
   std::fenv_t mode;
   std::memcpy(&mode, &before, sizeof mode);
   std::fesetenv(&mode);

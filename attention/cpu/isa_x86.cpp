@@ -58,15 +58,15 @@ std::span<const IsaRow> isa_rows() {
   return kRows;
 }
 
-uint64_t use_exact_floats() {
+FloatMode use_exact_floats() {
   constexpr unsigned kPowerOn = 0x1f80;  // nothing flushed, to nearest, no exception trapped
   const unsigned before = _mm_getcsr();
   _mm_setcsr(kPowerOn);
-  return before;
+  return {{before, 0}};
 }
 
-void restore_floats(uint64_t before) {
-  _mm_setcsr(static_cast<unsigned>(before));
+void restore_floats(const FloatMode& before) {
+  _mm_setcsr(static_cast<unsigned>(before.words[0]));
 }
 
 }  // namespace dsa::cpu
