@@ -63,7 +63,7 @@ std::vector<RowPair> paired_rows(const std::vector<std::string>& base,
   for (const std::string& text : renamed) {
     const size_t equals = text.find('=');
     const std::string from = text.substr(0, equals), to = text.substr(equals + 1);
-    new_name[from] = to;
+    require(new_name.emplace(from, to).second, "--renamed names ", from, " twice");
     require(new_names.insert(to).second, "--renamed gives ", to, " to two rows of base");
   }
   const std::set<std::string> in_base(base.begin(), base.end()), in_head(head.begin(), head.end());

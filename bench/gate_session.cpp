@@ -48,9 +48,7 @@ bool settled(const record::GateRow& row) {
 
 /// The verdict of a row that one of the two, or both, did not measure; false if both did.
 bool judge_unmeasured(record::GateRow& row, const RowFacts& base, const RowFacts& head) {
-  const auto declined = [](const RowFacts& facts) {
-    return facts.status == "skipped" || facts.status == "interrupted";
-  };
+  const auto declined = [](const RowFacts& facts) { return facts.status == "skipped"; };
   const auto broke = [&](const RowFacts& facts) {
     return !facts.status.empty() && !declined(facts);
   };
@@ -60,7 +58,8 @@ bool judge_unmeasured(record::GateRow& row, const RowFacts& base, const RowFacts
   if (ill.status.empty()) return false;
   row.reason = (of_head ? "head: " : "base: ") + ill.reason;
   if (broke(ill)) {
-    row.verdict = ill.status == "invalid" ? "failed" : ill.status;
+    const bool is_ending = ill.status == "crashed" || ill.status == "hung";
+    row.verdict = is_ending ? ill.status : "failed";
   } else {
     row.verdict = base.status.empty() ? "missing" : head.status.empty() ? "new" : "skipped";
   }
@@ -193,7 +192,8 @@ RunFacts GateSession::checked(Binary& binary, const std::vector<std::string>& ro
       row.reason = binary.arm.name + " " + result.ended.shown();
       if (before) std::tie(row.status, row.reason) = ending_in(folder_ / (where + ".done"));
     }
-    if (!before) {
+    // What hung is tried again by --resume, which may give it a larger --time-limit.
+    if (!before && !result.ended.hung) {
       const RowFacts none, &row = culprit == rows_now.end() ? none : result.facts[*culprit];
       write_atomically(folder_ / (where + ".done"), row.status + "\n" + row.reason);
     }
@@ -296,7 +296,8 @@ void GateSession::take(const PlayedRound& round) {
     plan_->exclude(one.row, one.arm);
     record::GateRow& row = verdict_.rows[timed_[one.row]];
     const bool compared = one.arm == gate::Arm::kBase || one.arm == gate::Arm::kHead;
-    if (compared && !settled(row)) {
+    const bool base_broke = row.reason.starts_with("base: ");
+    if (compared && (!settled(row) || (one.arm == gate::Arm::kHead && base_broke))) {
       row.verdict = one.verdict, row.reason = one.reason;  // begins with the arm to blame
     } else {
       row.reason += (row.reason.empty() ? "" : "; ") + one.reason;

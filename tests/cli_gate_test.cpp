@@ -182,6 +182,7 @@ failures += [{"id": row["id"], "status": ")" +
   };
   CHECK(judged("", "skipped") == "missing 0 head");
   CHECK(judged("", "invalid") == "failed 4 head");
+  CHECK(judged("", "interrupted") == "failed 4 head");  // by somebody else than the gate
   CHECK(judged("skipped", "") == "new 0 base");
   CHECK(judged("skipped", "crashed") == "crashed 4 head");
   CHECK(judged("failed", "crashed") == "crashed 4 head");
@@ -246,6 +247,16 @@ TEST_CASE("a head that fails is to blame whoever fails beside it", "[cli][gate]"
   const auto row = verdict_of(bench).rows.at(0);
   CHECK(row.verdict == "crashed");
   CHECK_THAT(row.reason, Catch::Matchers::StartsWith("head: ended by signal 11"));
+}
+
+TEST_CASE("where both break in one round, head is to blame", "[cli][gate]") {
+  Bench bench;
+  const std::string dies =
+      script(bench, "dies.sh", "case \"$*\" in *--kernels.checked=false*) kill -SEGV $$;; esac");
+  const Outcome outcome = bench.run(gate(dies, {"--base", dies, "--certificate=false"}));
+  INFO(outcome.out << outcome.err);
+  CHECK(outcome.code == 4);
+  CHECK(verdict_of(bench).rows.at(0).reason.starts_with("head: "));
 }
 
 TEST_CASE("rows that only one binary has are listed", "[cli][gate]") {

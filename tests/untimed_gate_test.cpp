@@ -19,6 +19,7 @@ TEST_CASE("a row has one name in each binary", "[gate]") {
   };
   refused({"a=b"}, "base has it too");
   refused({"a=c", "b=c"}, "to two rows of base");
+  refused({"a=c", "a=b"}, "names a twice");
   refused({"a=d"}, "head does not have");
 }
 
