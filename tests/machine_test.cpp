@@ -58,7 +58,9 @@ TEST_CASE("a build that must not be timed says why", "[machine]") {
 
 TEST_CASE("measured ceilings are physical, and survive the record", "[machine]") {
   dsa::testing::need_plain_speed();
-  const Ceilings c = measure_ceilings();
+  Ceilings c = measure_ceilings();
+  // A test beside this one may slow one of the two that `believable` compares, but hardly three times.
+  for (int again = 0; again < 2 && !believable(c); ++again) c = measure_ceilings();
   CHECK(c.f32_flops > 1e8);
   CHECK(c.l2_bytes > 1e8);
   CHECK(c.dram_bytes > 1e8);
