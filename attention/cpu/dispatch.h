@@ -11,11 +11,12 @@ namespace dsa::cpu {
 /// Every ISA compiled in, best last; isa_x86.cpp or isa_other.cpp, chosen by CMake.
 std::span<const IsaRow> isa_rows();
 
-/// Makes this thread round to nearest and keep denormals; returns what it did before. Beside
-/// isa_rows(). Of x86 MXCSR alone: fesetenv also loads x87 state, which took 2 % of a small call.
+/// How a thread rounds, and what it does with denormals, as the processor keeps it.
 struct FloatMode {
   uint64_t words[2];
 };
+/// Makes this thread round to nearest and keep denormals; returns what it did before. Beside
+/// isa_rows(). Of x86 MXCSR alone: fesetenv also loads x87 state, which took 2 % of a small call.
 FloatMode use_exact_floats();
 void restore_floats(const FloatMode& before);
 
