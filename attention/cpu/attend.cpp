@@ -30,16 +30,22 @@ struct NarrowRun {
 thread_local NarrowRun last_narrow_run;
 std::atomic<NarrowChoice> narrow_choice{NarrowChoice::kMeasured};
 
-/// Batch element b of k or v as packed rows, [G][S][padded]. Token-major rows of one head would lie G
-/// rows apart and fill only some sets of the caches.
+/// Some kv heads.
+struct HeadRange {
+  int64_t begin, end;
+  int64_t size() const { return end - begin; }
+};
+
+/// Those heads of batch element b of k or v as packed rows, [heads][S][padded]. Token-major rows of one head
+/// would lie G rows apart and fill only some sets of the caches.
 const float* packed_heads(const AttendKernels& kernels, const at::Tensor& tokens, int64_t b,
-                          int64_t padded, float* packed) {
+                          HeadRange heads, int64_t padded, float* packed) {
   const int64_t keys = tokens.size(1), kv_heads = tokens.size(2), width = tokens.size(3);
-  const int64_t first = b * keys * kv_heads * width;
+  const int64_t first = (b * keys * kv_heads + heads.begin) * width;
   if (kv_heads == 1 && width == padded && !is_bf16(tokens))
     return tokens.const_data_ptr<float>() + first;
   for_each_range(keys, kPackedKeys, [&](int64_t begin, int64_t end) {
-    for (int64_t g = 0; g < kv_heads; ++g)
+    for (int64_t g = 0; g < heads.size(); ++g)
       kernels.rows(is_bf16(tokens))
           .pack(element(tokens, first + (begin * kv_heads + g) * width), kv_heads * width,
                 end - begin, width, padded, packed + (g * keys + begin) * padded);
@@ -48,7 +54,7 @@ const float* packed_heads(const AttendKernels& kernels, const at::Tensor& tokens
 }
 
 int64_t block_queries(const AttendShape& n, int64_t blocks_per_query_range) {
-  const int64_t floats = n.group() * (n.top_k + n.padded + n.v_padded);
+  const int64_t floats = n.group() * (n.top_k + n.padded + n.v_padded) + n.top_k * 9 / 8;
   return n.block(floats * int64_t{sizeof(float)}, blocks_per_query_range);
 }
 
@@ -133,32 +139,70 @@ ForwardBlock forward_block(const AttendInputs& in, int64_t b, int64_t g, QueryRa
   return block;
 }
 
+/// The orders in which blocks walk their keys, made once for all passes over heads where they take no more than
+/// `most_bytes` (4.5 a selected key at 16 lanes); otherwise blocks make them at every pass.
+void order_blocks(const AttendInputs& in, int64_t most_bytes, std::vector<QueryBlock>& blocks) {
+  std::vector<int64_t> begins;
+  int64_t words = 0;
+  for (const QueryBlock& block : blocks) {
+    begins.push_back(words);
+    words += (in.kernels.query_order_words(block) + 15) / 16 * 16;
+  }
+  if (words * int64_t{sizeof(int32_t)} > most_bytes) return;
+  auto* memory = scratch<int32_t>(Slot::kAttendOrder, words);
+  for_each_block(static_cast<int64_t>(blocks.size()), [&](int64_t i) {
+    const auto at = static_cast<size_t>(i);
+    blocks[at].order = memory + begins[at];
+    in.kernels.query_order(blocks[at]);
+  });
+}
+
+/// Calls pass(heads, packed k, packed v) for some heads after the others: all blocks of queries read the rows
+/// of a few heads from the last cache level, where those of all heads would have to come from memory.
+/// @param v  undefined where only k is read
+template <class Pass>
+void for_heads(const AttendInputs& in, const at::Tensor& v, int64_t b, const Pass& pass) {
+  const AttendShape& n = in.n;
+  const int64_t at_once = n.heads_at_once(), k_floats = at_once * n.keys * n.padded;
+  float* packed = scratch<float>(Slot::kAttendCall, k_floats + at_once * n.keys * n.v_padded);
+  for (int64_t g = 0; g < n.kv_heads; g += at_once) {
+    const HeadRange heads{g, std::min(g + at_once, n.kv_heads)};
+    const float* keys = packed_heads(in.kernels, in.k, b, heads, n.padded, packed);
+    const float* values = v.defined()
+                              ? packed_heads(in.kernels, v, b, heads, n.v_padded, packed + k_floats)
+                              : nullptr;
+    pass(heads, keys, values);
+  }
+}
+
 /// Every query by itself, of some of batch element b.
 void forward_alone(const AttendInputs& in, const at::Tensor& v, int64_t b,
                    const std::vector<QueryRange>& ranges, ops::AttentionResult& result) {
-  if (ranges.empty()) return;
   const AttendShape& n = in.n;
-  const int64_t k_floats = n.kv_heads * n.keys * n.padded;
-  float* packed = scratch<float>(Slot::kAttendCall, k_floats + n.kv_heads * n.keys * n.v_padded);
-  const float* keys = packed_heads(in.kernels, in.k, b, n.padded, packed);
-  const float* values = packed_heads(in.kernels, v, b, n.v_padded, packed + k_floats);
   const int64_t step = block_queries(n, n.kv_heads);
   std::vector<QueryRange> steps;
+  std::vector<QueryBlock> queries;
   for (const QueryRange& range : ranges)
-    for (int64_t begin = range.begin; begin < range.end; begin += step)
+    for (int64_t begin = range.begin; begin < range.end; begin += step) {
       steps.push_back({begin, std::min(begin + step, range.end)});
+      queries.push_back(query_block(in, b, 0, steps.back().begin, steps.back().end));
+    }
+  if (steps.empty()) return;
+  order_blocks(in, n.waiting_bytes(), queries);
   const auto blocks = static_cast<int64_t>(steps.size());
-  const int64_t parts = head_parts(blocks, n.kv_heads);
-  for_each_block(blocks * parts, [&](int64_t task) {
-    const QueryRange queries =
-        steps[static_cast<size_t>(blocks - 1 - task / parts)];  // longest first
-    const int64_t part = task % parts, g = n.kv_heads * part / parts;
-    ForwardBlock block = forward_block(in, b, g, queries, result);
-    block.kv_heads = n.kv_heads * (part + 1) / parts - g;
-    block.query.k = keys + g * n.keys * n.padded;
-    block.v = values + g * n.keys * n.v_padded;
-    block.query.scratch = scratch<float>(Slot::kAttendTask, in.kernels.forward_scratch(block));
-    in.kernels.forward(block);
+  for_heads(in, v, b, [&](HeadRange heads, const float* keys, const float* values) {
+    const int64_t parts = head_parts(blocks, heads.size());
+    for_each_block(blocks * parts, [&](int64_t task) {
+      const auto at = static_cast<size_t>(blocks - 1 - task / parts);  // longest first
+      const int64_t part = task % parts, first = heads.size() * part / parts;
+      ForwardBlock block = forward_block(in, b, heads.begin + first, steps[at], result);
+      block.kv_heads = heads.size() * (part + 1) / parts - first;
+      block.query.order = queries[at].order;
+      block.query.k = keys + first * n.keys * n.padded;
+      block.v = values + first * n.keys * n.v_padded;
+      block.query.scratch = scratch<float>(Slot::kAttendTask, in.kernels.forward_scratch(block));
+      in.kernels.forward(block);
+    });
   });
 }
 
@@ -227,21 +271,28 @@ NarrowCount forward_elements(const AttendInputs& in, const at::Tensor& v,
 
 void mass_element(const AttendInputs& in, const at::Tensor& lse, int64_t b, at::Tensor& mass) {
   const AttendShape& n = in.n;
-  float* packed = scratch<float>(Slot::kAttendCall, n.kv_heads * n.keys * n.padded);
-  const float* keys = packed_heads(in.kernels, in.k, b, n.padded, packed);
-  for_each_range(n.queries, block_queries(n, 1), [&](int64_t begin, int64_t end) {
-    const int64_t row = b * n.queries + begin;
-    MassBlock block{};
-    block.lse_token = n.heads;
-    block.weight = 1.0f / static_cast<float>(n.heads);
-    block.mass = mass.mutable_data_ptr<float>() + row * n.top_k;
-    for (int64_t g = 0; g < n.kv_heads; ++g) {  // one after the other: a fixed order of sums
-      block.query = query_block(in, b, g, begin, end);
-      block.query.k = keys + g * n.keys * n.padded;
-      block.query.scratch = scratch<float>(Slot::kAttendTask, in.kernels.mass_scratch(block));
-      block.lse = lse.const_data_ptr<float>() + row * n.heads + g * n.group();
-      in.kernels.mass(block);
-    }
+  const int64_t step = block_queries(n, 1);
+  std::vector<QueryBlock> queries;
+  for (int64_t begin = 0; begin < n.queries; begin += step)
+    queries.push_back(query_block(in, b, 0, begin, std::min(begin + step, n.queries)));
+  if (n.kv_heads > 1) order_blocks(in, 2 * static_cast<int64_t>(mass.nbytes()), queries);
+  for_heads(in, {}, b, [&](HeadRange heads, const float* keys, const float*) {
+    for_each_block(static_cast<int64_t>(queries.size()), [&](int64_t i) {
+      const int64_t begin = i * step, row = b * n.queries + begin;
+      MassBlock block{};
+      block.lse_token = n.heads;
+      block.weight = 1.0f / static_cast<float>(n.heads);
+      block.mass = mass.mutable_data_ptr<float>() + row * n.top_k;
+      for (int64_t g = heads.begin; g < heads.end;
+           ++g) {  // one after the other: a fixed order of sums
+        block.query = query_block(in, b, g, begin, std::min(begin + step, n.queries));
+        block.query.order = queries[static_cast<size_t>(i)].order;
+        block.query.k = keys + (g - heads.begin) * n.keys * n.padded;
+        block.query.scratch = scratch<float>(Slot::kAttendTask, in.kernels.mass_scratch(block));
+        block.lse = lse.const_data_ptr<float>() + row * n.heads + g * n.group();
+        in.kernels.mass(block);
+      }
+    });
   });
 }
 

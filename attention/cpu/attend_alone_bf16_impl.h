@@ -39,10 +39,9 @@ class AloneBf16 {
   static int64_t scratch(const NarrowBlock& b) {
     const int64_t heads = b.queries * b.group;
     const int64_t most_groups = b.queries * ((b.top_k + W - 1) / W);
-    return 4 *
-           (heads * (b.rows.padded + rounded_up<Avx512>(b.top_k) + b.rows.v_padded) +
-            rounded_up<Avx512>(heads) +
-            panels_scratch<Avx512>(b.queries, most_groups, (b.rows.keys >> panel_shift(b)) + 1));
+    return 4 * (heads * (b.rows.padded + rounded_up<Avx512>(b.top_k) + b.rows.v_padded) +
+                rounded_up<Avx512>(heads) +
+                panels_scratch<Avx512>(most_groups, (b.rows.keys >> panel_shift(b)) + 1));
   }
 
   void run() {
@@ -80,8 +79,7 @@ class AloneBf16 {
   template <class Visit>
   [[gnu::always_inline]] void walk(const Bf16* rows, int64_t width, const Visit& visit) {
     walk_groups<Avx512>(
-        panels_, [&](int64_t t) { return b_.ids + t * b_.top_k; },
-        [&](int64_t t) -> int64_t { return b_.counts[t]; },
+        panels_, [&](int64_t t) -> int64_t { return b_.counts[t]; },
         PanelRows{reinterpret_cast<const float*>(rows), width / 2}, PanelRows{nullptr, 0}, visit);
   }
 

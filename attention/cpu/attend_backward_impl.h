@@ -43,8 +43,7 @@ int64_t centre_groups(const GradBlock& g) {
 
 template <class Isa>
 int64_t grad_order_words(const GradBlock& g) {
-  return panels_scratch<Isa>(g.end - g.begin, centre_groups<Isa>(g),
-                             (g.neighbours >> g.panel_shift) + 1);
+  return panels_scratch<Isa>(centre_groups<Isa>(g), (g.neighbours >> g.panel_shift) + 1);
 }
 
 /// The lists of a block and the panels that order them.
@@ -68,8 +67,8 @@ template <class Isa, class Visit>
 [[gnu::always_inline]] inline void walk_centres(const GradBlock& g, const Visit& visit) {
   const CentreLists<Isa> lists{g};
   walk_groups<Isa>(
-      lists.panels, lists, [&](int64_t i) { return lists.count(i); },
-      PanelRows{g.neighbour_qk, g.padded}, PanelRows{g.neighbour_v, g.v_padded},
+      lists.panels, [&](int64_t i) { return lists.count(i); }, PanelRows{g.neighbour_qk, g.padded},
+      PanelRows{g.neighbour_v, g.v_padded},
       [&](int64_t i, int64_t, const int32_t* ids, typename Isa::Mask lanes) {
         visit(g.begin + i, ids, lanes);
       });

@@ -33,13 +33,30 @@ int64_t query_groups(const QueryBlock& b) {
 }
 
 template <class Isa>
-Panels sorted_panels(const QueryBlock& b, float* scratch) {
-  const Panels panels = panels_in<Isa>(reinterpret_cast<int32_t*>(scratch), b.panel_shift, b.keys,
-                                       query_groups<Isa>(b));
+int64_t query_order_words(const QueryBlock& b) {
+  return panels_scratch<Isa>(query_groups<Isa>(b), (b.keys >> b.panel_shift) + 1);
+}
+
+template <class Isa>
+Panels query_panels(const QueryBlock& b, int32_t* order) {
+  return panels_in<Isa>(order, b.panel_shift, b.keys, query_groups<Isa>(b));
+}
+
+template <class Isa>
+void query_order(const QueryBlock& b) {
   sort_groups<Isa>(
-      panels, b.queries, [&](int64_t t) { return b.ids + t * b.top_k; },
+      query_panels<Isa>(b, b.order), b.queries, [&](int64_t t) { return b.ids + t * b.top_k; },
       [&](int64_t t) -> int64_t { return b.counts[t]; });
-  return panels;
+}
+
+/// The caller's order, or one made at `scratch`.
+template <class Isa>
+Panels sorted_panels(QueryBlock b, float* scratch) {
+  if (b.order == nullptr) {
+    b.order = reinterpret_cast<int32_t*>(scratch);
+    query_order<Isa>(b);
+  }
+  return query_panels<Isa>(b, b.order);
 }
 
 /// walk_groups over the block's selection while rows of `width` floats are read.
@@ -48,8 +65,7 @@ template <class Isa, class Visit>
                                               const float* rows, int64_t width,
                                               const Visit& visit) {
   walk_groups<Isa>(
-      panels, [&](int64_t t) { return b.ids + t * b.top_k; },
-      [&](int64_t t) -> int64_t { return b.counts[t]; }, PanelRows{rows, width},
+      panels, [&](int64_t t) -> int64_t { return b.counts[t]; }, PanelRows{rows, width},
       PanelRows{nullptr, 0}, visit);
 }
 
@@ -57,14 +73,15 @@ template <class Isa, class Visit>
 template <class Isa>
 void score_phase(const QueryBlock& b, const Panels& panels, const float* scaled, float* scores) {
   const int64_t stride = rounded_up<Isa>(b.top_k);
-  walk_block<Isa>(b, panels, b.k, b.padded,
-                  [&](int64_t t, int64_t slot, const int32_t* ids, typename Isa::Mask lanes) {
-                    for (int64_t h = t * b.heads; h < (t + 1) * b.heads; ++h) {
-                      const auto s = dots<Isa>(scaled + h * b.padded, b.k, b.padded, ids);
-                      Isa::store(scores + h * stride + slot,
-                                 Isa::blend(lanes, s, Isa::set1(kLowest)));
-                    }
-                  });
+  walk_block<Isa>(
+      b, panels, b.k, b.padded,
+      [&](int64_t t, int64_t slot, const int32_t* ids, typename Isa::Mask lanes)
+          __attribute__((always_inline)) {
+            for (int64_t h = t * b.heads; h < (t + 1) * b.heads; ++h) {
+              const auto s = dots<Isa>(scaled + h * b.padded, b.k, b.padded, ids);
+              Isa::store(scores + h * stride + slot, Isa::blend(lanes, s, Isa::set1(kLowest)));
+            }
+          });
 }
 
 struct Softmax {
@@ -141,7 +158,7 @@ template <class Isa>
 int64_t query_scratch(const QueryBlock& b) {
   return b.queries * b.heads * (b.padded + rounded_up<Isa>(b.top_k)) +
          rounded_up<Isa>(b.queries * b.heads) +
-         panels_scratch<Isa>(b.queries, query_groups<Isa>(b), (b.keys >> b.panel_shift) + 1);
+         (b.order == nullptr ? query_order_words<Isa>(b) : 0);
 }
 
 template <class Isa>

@@ -60,6 +60,8 @@ constexpr AttendKernels attend_kernels_of() {
           .float32 = row_kernels_of<Isa, float>(),
           .bfloat16 = row_kernels_of<Isa, Bf16>(),
           .exp2_row = exp2_row<Isa>,
+          .query_order_words = query_order_words<Isa>,
+          .query_order = query_order<Isa>,
           .forward_scratch = forward_scratch<Isa>,
           .forward = forward_block<Isa>,
           .shared_float32 = shared_kernel_of<Isa, FloatUnits<Isa, float>>(),

@@ -26,6 +26,7 @@ struct QueryBlock {
   float scale;
   int64_t keys;
   int32_t panel_shift;  ///< 1 << panel_shift keys are walked at a time, their rows in the L2 cache
+  int32_t* order;       ///< query_order_words(block) words, filled by query_order; null: made in scratch
   float* scratch;       ///< of the size the kernel's *_scratch function gives, in floats
 };
 
@@ -186,6 +187,10 @@ struct AttendKernels {
 
   /// out[i] = 2^x[i]: the softmax's exponential, here so that tests can reach it.
   void (*exp2_row)(const float* x, int64_t n, float* out);
+
+  /// In which order a block walks its keys: the same for every head.
+  int64_t (*query_order_words)(const QueryBlock&);
+  void (*query_order)(const QueryBlock&);
 
   int64_t (*forward_scratch)(const ForwardBlock&);
   void (*forward)(const ForwardBlock&);

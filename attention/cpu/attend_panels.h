@@ -15,12 +15,13 @@ struct Group {
 
 /// Groups by panel, then by list. A group belongs to the panel of its first row and is done whole.
 struct Panels {
-  int32_t shift;    ///< a panel is 1 << shift rows
-  int64_t count;    ///< panels
-  int32_t* ends;    ///< [count]: groups in this panel and those before it
-  int32_t* ahead;   ///< so many panels before it is walked a panel is fetched
-  Group* groups;    ///< and kLookAhead more, for prefetching
-  int32_t* filled;  ///< [lists][kWidth]: ids of each list's shorter group
+  int32_t shift;   ///< a panel is 1 << shift rows
+  int64_t count;   ///< panels
+  int32_t* ends;   ///< [count]: groups in this panel and those before it
+  int32_t* ahead;  ///< so many panels before it is walked a panel is fetched
+  Group* groups;
+  int32_t*
+      ids;  ///< [groups][kWidth]: in the order in which they are read, the shorter groups filled up
 };
 
 /// Rows of one matrix, of which a later panel is fetched while this one is worked on.
@@ -29,23 +30,30 @@ struct PanelRows {
   int64_t row;  ///< floats
 };
 
-inline constexpr int64_t kLookAhead = 4;       ///< groups
 inline constexpr int64_t kLinesPerGroup = 16;  ///< of a later panel, at most: 4 rows of 64 floats
 inline constexpr int64_t kMostAhead = 8;  ///< panels: 256 KiB of rows forward, 512 KiB backward
 inline constexpr int64_t kLineBytes = 64;
 
 template <class Isa>
-int64_t panels_scratch(int64_t lists, int64_t groups, int64_t panels) {
-  return rounded_up<Isa>(panels + 1) + 2 * (groups + kLookAhead) + lists * Isa::kWidth;
+int64_t panels_scratch(int64_t groups, int64_t panels) {
+  return rounded_up<Isa>(panels + 1) + groups * Isa::kWidth + 2 * groups;
 }
 
 template <class Isa>
 Panels panels_in(int32_t* scratch, int32_t shift, int64_t rows, int64_t groups) {
   const int64_t count = (rows >> shift) + 1;
-  auto* list = reinterpret_cast<Group*>(scratch + rounded_up<Isa>(count + 1));
-  Panels p{shift, count, scratch, scratch + count, list, nullptr};
-  p.filled = reinterpret_cast<int32_t*>(p.groups + groups + kLookAhead);
-  return p;
+  int32_t* ids = scratch + rounded_up<Isa>(count + 1);
+  return {
+      shift, count, scratch, scratch + count, reinterpret_cast<Group*>(ids + groups * Isa::kWidth),
+      ids};
+}
+
+/// The first kWidth of `left` ids, filled up with the last: a row of another key must not enter, even with
+/// weight 0, for it may hold NaN.
+template <class Isa>
+void copy_group(const int32_t* ids, int64_t left, int32_t* group) {
+  if (left >= Isa::kWidth) return Isa::istore(group, Isa::iload(ids));
+  for (int64_t j = 0; j < Isa::kWidth; ++j) group[j] = ids[j < left ? j : left - 1];
 }
 
 /// Fills p: a counting sort by panel, which keeps the order of lists and slots.
@@ -61,11 +69,6 @@ void sort_groups(const Panels& p, int64_t lists, const ListOf& list_of, const Co
     for (int64_t c = 0; c < count; c += W) ++p.ends[list[c] >> p.shift];
     for (int64_t c = 0; c < whole; c += W) reach += list[c + W - 1] - list[c];
     groups += whole / W;
-    // Filled up with the list's own last id: a row of another key must not enter, even with weight
-    // 0, for it may hold NaN.
-    if (whole < count)
-      for (int64_t j = 0; j < W; ++j)
-        p.filled[i * W + j] = list[whole + j < count ? whole + j : count - 1];
   }
   // A group reads beyond its panel, so what it reads there must have come before that panel's turn.
   const int64_t panels = groups > 0 ? (reach / groups + (int64_t{1} << p.shift) - 1) >> p.shift : 0;
@@ -79,11 +82,12 @@ void sort_groups(const Panels& p, int64_t lists, const ListOf& list_of, const Co
   for (int64_t i = 0; i < lists; ++i) {
     const int32_t* list = list_of(i);
     const int64_t count = count_of(i);
-    for (int64_t c = 0; c < count; c += W)
-      p.groups[p.ends[list[c] >> p.shift]++] = {static_cast<int32_t>(i), static_cast<int32_t>(c)};
+    for (int64_t c = 0; c < count; c += W) {
+      const int64_t at = p.ends[list[c] >> p.shift]++;
+      p.groups[at] = {static_cast<int32_t>(i), static_cast<int32_t>(c)};
+      copy_group<Isa>(list + c, count - c, p.ids + at * W);
+    }
   }
-  for (int64_t i = 0; i < kLookAhead; ++i)
-    p.groups[before + i] = before > 0 ? p.groups[before - 1] : Group{0, 0};
 }
 
 /// Cache lines of a later panel, and how many of them one group asks for.
@@ -109,24 +113,20 @@ struct LaterPanel {
 
 /// Calls visit(list, slot, ids, lanes) for every group: ids are kWidth rows, of which those in
 /// `lanes` are the list's slots from `slot` on.
-template <class Isa, class ListOf, class CountOf, class Visit>
-[[gnu::always_inline]] inline void walk_groups(const Panels& p, const ListOf& list_of,
-                                               const CountOf& count_of, const PanelRows& first,
-                                               const PanelRows& second, const Visit& visit) {
+template <class Isa, class CountOf, class Visit>
+[[gnu::always_inline]] inline void walk_groups(const Panels& p, const CountOf& count_of,
+                                               const PanelRows& first, const PanelRows& second,
+                                               const Visit& visit) {
   int64_t i = 0;
   for (int64_t panel = 0; panel < p.count; ++panel) {
     const int64_t end = p.ends[panel];
     LaterPanel a(p, panel, end - i, first), b(p, panel, end - i, second);
     for (; i < end; ++i) {
-      const Group ahead = p.groups[i + kLookAhead];
-      __builtin_prefetch(list_of(ahead.list) + ahead.slot, 0, 3);
       a.prefetch();
       b.prefetch();
       const Group now = p.groups[i];
-      const int64_t left = count_of(now.list) - now.slot;
-      const int32_t* ids =
-          left >= Isa::kWidth ? list_of(now.list) + now.slot : p.filled + now.list * Isa::kWidth;
-      visit(int64_t{now.list}, int64_t{now.slot}, ids, Isa::first(left));
+      visit(int64_t{now.list}, int64_t{now.slot}, p.ids + i * Isa::kWidth,
+            Isa::first(count_of(now.list) - now.slot));
     }
   }
 }

@@ -24,6 +24,9 @@ inline void* mutable_element(at::Tensor& t, int64_t i) {
   return static_cast<char*>(t.mutable_data_ptr()) + i * static_cast<int64_t>(t.element_size());
 }
 
+/// Packed rows of the heads that all blocks walk before the next heads: a share of the last cache level.
+inline constexpr int64_t kHeadsBytes = int64_t{8} << 20;
+
 struct AttendShape {
   int64_t batch, queries, keys, heads, kv_heads, width, v_width, top_k;
   int64_t padded, v_padded;  ///< widths rounded up to whole registers
@@ -56,6 +59,17 @@ struct AttendShape {
   int32_t forward_panel_shift() const {
     return group() >= 8 ? 31 : panel_shift(std::max(padded, v_padded), kForwardPanelBytes);
   }
+
+  /// Packed rows of one kv head.
+  int64_t head_bytes() const { return keys * (padded + v_padded) * int64_t{sizeof(float)}; }
+
+  /// kv heads whose packed rows are walked by all blocks before the next ones'.
+  int64_t heads_at_once() const {
+    return std::clamp<int64_t>(kHeadsBytes / std::max<int64_t>(head_bytes(), 1), 1, kv_heads);
+  }
+
+  /// What the rows of the other heads would take: a call may use as much for the order of its walks.
+  int64_t waiting_bytes() const { return (kv_heads - heads_at_once()) * head_bytes(); }
 
   /// Queries of a block: scratch of at most 2 MiB, and enough blocks to share out.
   int64_t block(int64_t bytes_per_query, int64_t blocks_per_query_range) const {
