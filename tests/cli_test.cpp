@@ -192,9 +192,9 @@ TEST_CASE("every preset is accepted and selects something", "[cli]") {
   Bench bench;
   size_t presets = 0;
   for (const auto& entry : fs::directory_iterator(DSA_PRESETS)) {
-    // goals.toml is a table of goals, not of settings.
+    // Tables of goals are no settings.
     const fs::path file = entry.path().filename();
-    if (file.extension() != ".toml" || file == "goals.toml") continue;
+    if (file.extension() != ".toml" || file.string().starts_with("goals")) continue;
     const Outcome outcome = bench.plain({"--config", entry.path().string(), "list"});
     INFO(entry.path() << "\n" << outcome.err);
     CHECK(outcome.code == 0);

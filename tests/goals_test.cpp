@@ -191,6 +191,14 @@ TEST_CASE("a mistake in a file of goals is one sentence and exit code 1", "[cli]
   }
 }
 
+TEST_CASE("the goals at K = 256 are those of the main job", "[goals]") {
+  const auto goals = dsa::goals_from(std::filesystem::path(DSA_PRESETS) / "goals-k256.toml");
+  REQUIRE(goals.size() == 2);
+  CHECK(goals[0].against == "torch-gather");
+  CHECK(goals[0].goal == std::vector<double>{20});
+  CHECK(goals[1].goal == std::vector<double>{3});
+}
+
 TEST_CASE("the project's goals are those of the issue, and all are benchmarks", "[goals]") {
   const auto goals = dsa::goals_from(std::filesystem::path(DSA_PRESETS) / "goals.toml");
   CHECK(goals.size() == 14);
