@@ -35,7 +35,7 @@ Verdict verdict_on(const KernelCase& kernel, const InputSet& set,
 /// Takes over the worst of another check of the same kernel.
 void worsen(Verdict& all, const Verdict& one);
 
-/// Largest `error` that rounding explains: grows with the square root of the summed terms.
+/// Largest `error` allowed: what rounding explains, or what our kernels promise where that is less.
 double tolerance(const KernelCase& kernel);
 
 /// Worst row of |out - ref| / |ref| over the last dimension; rows smaller than `floor` times the

@@ -259,6 +259,60 @@ TEST_CASE("decoding copies the selected rows alone, and its bits are those of co
   }
 }
 
+namespace {
+
+/// Of one forward and one backward call: 4 MiB a thread and packed rows; backward ids turned round too.
+void check_peaks(at::ScalarType dtype, int64_t heads, int64_t kv_heads, int64_t width,
+                 int64_t v_width) {
+  const Threads two(2);
+  const int64_t length = 16384, top_k = 32;
+  AttendInputs in = inputs_of({1, length, length, heads, kv_heads, width, v_width, top_k});
+  for (at::Tensor* t : {&in.q, &in.k, &in.v, &in.dout}) *t = t->to(dtype);
+  const auto bytes = [](at::TensorList tensors) {
+    double sum = 0;
+    for (const at::Tensor& t : tensors) sum += static_cast<double>(t.nbytes());
+    return sum;
+  };
+  constexpr double kUnseen = 2 << 20;  // pages of malloc and of the threads' stacks
+  const double tokens = static_cast<double>(length), threads = kThreads * kPerThread + kUnseen;
+  const double row = 4 * static_cast<double>(width + v_width);
+  ops::AttentionResult forward;
+  const double forward_peak = memory_of([&] {
+                                forward =
+                                    cpu::sparse_forward(in.q, in.k, in.v, in.selection, in.scale);
+                              }).second -
+                              bytes({forward.out, forward.lse});
+  CAPTURE(forward_peak);
+  CHECK(forward_peak <= threads + tokens * row * static_cast<double>(kv_heads));
+  AttentionGrads grads;
+  const double backward_peak =
+      memory_of([&] {
+        grads = cpu::sparse_backward(in.dout, in.q, in.k, in.v, in.selection, forward, in.scale);
+      }).second -
+      bytes({grads.dq, grads.dk, grads.dv});
+  CAPTURE(backward_peak);
+  // One head's q, dq, dout, k, dk, v, dv; 16 bytes a selected pair and 256 a token.
+  const double one_head = tokens * 4 * static_cast<double>(4 * width + 3 * v_width);
+  CHECK(backward_peak <= threads + one_head + tokens * (16.0 * static_cast<double>(top_k) + 256));
+  CHECK(backward_peak > tokens * row);  // the measurement sees the rows
+}
+
+}  // namespace
+
+// A test each: what one call gave back to malloc the next would not show.
+TEST_CASE("peak memory beyond results, float32", "[attend]") {
+  check_peaks(at::kFloat, 4, 4, 64, 64);
+}
+TEST_CASE("peak memory beyond results, bfloat16", "[attend]") {
+  check_peaks(at::kBFloat16, 4, 4, 64, 64);
+}
+TEST_CASE("peak memory beyond results, many heads on one kv head, float32", "[attend]") {
+  check_peaks(at::kFloat, 16, 1, 96, 64);
+}
+TEST_CASE("peak memory beyond results, many heads on one kv head, bfloat16", "[attend]") {
+  check_peaks(at::kBFloat16, 16, 1, 96, 64);
+}
+
 TEST_CASE("memory of forward and backward grows with L and L * K, not with L * L", "[attend]") {
   const Threads two(2);
   const int64_t width = 64, top_k = 32;

@@ -125,6 +125,65 @@ TEST_CASE("the gate sees one wrong number in one row", "[bench]") {
   }
 }
 
+namespace {
+
+/// Forward and backward rows of `cpu` sparse attention.
+std::vector<KernelCase> sparse_cases(KernelConfig config, const char* dtype, int64_t length) {
+  config.dtypes = {dtype};
+  config.families = {"sparse_attention"};
+  config.backends = {"cpu"};
+  return kernel_cases(config, {length});
+}
+
+}  // namespace
+
+TEST_CASE("our sparse attention is held to what it promises, peers to what rounding explains",
+          "[bench]") {
+  KernelConfig config = small();
+  config.scores = {"uniform"};
+  const auto bounds = [&](const char* dtype) {
+    std::vector<double> found;
+    for (const KernelCase& kernel : sparse_cases(config, dtype, 40))
+      found.push_back(tolerance(kernel));
+    return found;
+  };
+  CHECK(bounds("f32") == std::vector<double>{2e-6, 5e-6});
+  CHECK(bounds("bf16").front() == 6e-3);
+  config.heads = {16};
+  config.kv_heads = 1;
+  CHECK(bounds("bf16").front() == 1.2e-2);
+  KernelCase peer = sparse_cases(config, "f32", 40).front();
+  peer.backend = "torch-gather";
+  CHECK(tolerance(peer) > 2e-6);
+}
+
+TEST_CASE("errors at the goals' shapes keep to what is promised", "[bench][slow]") {
+  struct Shape {
+    const char* dtype;
+    int64_t length, heads, kv_heads, width, v_width;
+  };
+  for (const Shape& shape :
+       {Shape{"f32", 8192, 8, 8, 64, 64}, Shape{"bf16", 8192, 8, 8, 64, 64},
+        Shape{"bf16", 4096, 16, 1, 576, 512}, Shape{"bf16", 4096, 128, 1, 576, 512}}) {
+    KernelConfig config = small();
+    config.top_k = {512};
+    config.heads = {shape.heads};
+    config.kv_heads = shape.kv_heads;
+    config.widths = {shape.width};
+    config.v_width = shape.v_width;
+    for (const KernelCase& kernel : sparse_cases(config, shape.dtype, shape.length)) {
+      // Gradients at 128 heads of 576 need more memory than a test should take.
+      if (kernel.backward() && shape.kv_heads == 1) continue;
+      InputCache inputs;
+      const Verdict verdict = check(kernel, inputs.get(kernel, config)->sets.front(), 48);
+      INFO(shape.dtype << " H " << shape.heads << (kernel.backward() ? " backward" : " forward")
+                       << " error " << verdict.error);
+      CHECK(verdict.failure.empty());
+      CHECK(verdict.error > 0);
+    }
+  }
+}
+
 TEST_CASE("inputs are the same for every backend, and their hash sees a changed bit", "[bench]") {
   InputCache inputs;
   KernelConfig config = small();
