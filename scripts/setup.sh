@@ -11,6 +11,7 @@ cd "$root"
 packages="g++ g++
 cmake cmake
 ninja ninja-build
+git git
 - libbenchmark-dev
 - libcli11-dev
 - nlohmann-json3-dev
@@ -246,6 +247,7 @@ missing_for_build() {
 
 # What only the tests need when they run.
 missing_for_tests() {
+  command -v git >/dev/null || missing+=("git: apt install git (records name the commit they come from)")
   importable altair jsonschema scipy vl_convert ||
     missing+=("altair, jsonschema, scipy, vl-convert: $venv_fix -r scripts/requirements-test.txt $(grep '^vl-convert' scripts/requirements.txt)")
   local package
