@@ -23,8 +23,8 @@ struct NarrowCount {
   int64_t neighbours = 0;  ///< 16 or 32
 };
 NarrowCount last_narrow();
-/// "together 30 of 32 blocks, U16/K 3.9" if this thread's last sparse_forward ran those kernels on
-/// exactly this shape, or "".
+/// How this thread's last sparse_forward ran, if it was of exactly this shape and there was a choice:
+/// "together 30 of 32 blocks, U16/K 3.9", "heads together", "heads one by one" or "".
 std::string narrow_note(const Problem& problem);
 /// For tests: every block goes one way, or as measured.
 enum class NarrowChoice : int32_t;

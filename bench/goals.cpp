@@ -130,6 +130,14 @@ Finding crossover_finding(const Goal& goal, const std::vector<Comparison>& all) 
           "missing by " + std::string(percent) + " % (" + found + ", " + wanted};
 }
 
+/// "  (heads together)": which kernel of ours ran, where there was a choice.
+std::string ways_of(const std::vector<Part>& parts) {
+  std::string ways;
+  for (const Part& part : parts)
+    if (!part.note.empty()) ways += "  (" + part.note + ")";
+  return ways;
+}
+
 /// Samples and metrics of both sides, and the ratios of their pairs.
 void record_comparison(const Goal& goal, Comparison& c, Session& session, MeasuredRows& rows) {
   const std::optional<SelectionFacts> facts = c.ours.front().inputs->facts;
@@ -150,10 +158,11 @@ void record_comparison(const Goal& goal, Comparison& c, Session& session, Measur
   const std::map<std::string, std::string> labels = {
       {"level", "goal"}, {"id", goal.name}, {"L", std::to_string(c.length)}, {"scores", c.scores}};
   session.recorder->put(record::Metric{ratio, labels, c.ratios});
-  if (goal.lengths.size() * goal.scores.size() == 1 && !facts) return;
+  const std::string ways = ways_of(c.ours);
+  if (goal.lengths.size() * goal.scores.size() == 1 && !facts && ways.empty()) return;
   session.progress.print("    " + goal.name + " at L = " + std::to_string(c.length) + ", " +
                          c.scores + ": " + times(median(c.ratios)) +
-                         "  n=" + std::to_string(c.ratios.size()) + shown(facts));
+                         "  n=" + std::to_string(c.ratios.size()) + shown(facts) + ways);
 }
 
 Finding finding_on(const Goal& goal, Session& session, MeasuredRows& rows) {

@@ -1,15 +1,15 @@
 // The sparse-attention kernels of the `cpu` backend on every ISA of this machine, against float64
 // loops. Error of a row: |found - exact| / |exact|.
 #include "attention/cpu/parallel.h"
-#include "attention/cpu/scratch.h"
 #include "tests/attend_fixture.h"
 
+#include <ATen/ops/allclose.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include <chrono>
-#include <fstream>
 #include <mutex>
 #include <set>
 #include <sys/mman.h>
@@ -34,22 +34,6 @@ Results run(const AttendInputs& in) {
   r.grads = cpu::sparse_backward(in.dout, in.q, in.k, in.v, in.selection, r.forward, in.scale);
   r.mass = cpu::attention_mass(in.q, in.k, in.selection, r.forward.lse, in.scale);
   return r;
-}
-
-/// A line of /proc/self/status, e.g. "VmHWM:", in bytes.
-double resident_bytes(const std::string& line) {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;)
-    if (word == line) {
-      double kib = 0;
-      status >> kib;
-      return 1024 * kib;
-    }
-  throw std::runtime_error("/proc/self/status has no " + line);
-}
-
-void reset_peak() {
-  std::ofstream("/proc/self/clear_refs") << "5";
 }
 
 void check_against_oracle(const AttendCase& c, const AttendInputs& in, const Results& r) {
@@ -172,23 +156,59 @@ TEST_CASE("a NaN or infinity in a selected key reaches the output, in another ke
 }
 
 TEST_CASE("heads whose rows wait for their turn get the bits they get alone", "[attend]") {
-  const AttendCase c{1, 70, 12000, 6,
-                     3, 64, 64,    48};  // 6 MB of packed rows a kv head: one at a time
-  const AttendInputs in = inputs_of(c);
+  const Threads two(2);
+  for (const AttendCase& c :
+       {AttendCase{1, 70, 12000, 6, 3, 64, 64, 48},     // one head at a time
+        AttendCase{1, 70, 8000, 3, 3, 64, 64, 48},      // two, then one
+        AttendCase{1, 1200, 8300, 2, 2, 64, 64, 1700},  // orders take more than the rows that wait
+        AttendCase{2, 70, 12000, 2, 2, 64, 64, 48}}) {  // batch elements side by side
+    INFO(c.text());
+    const AttendInputs in = inputs_of(c);
+    for (const std::string& isa : available_isas()) {
+      INFO(isa);
+      const Isa pinned(isa);
+      for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+        const auto q = in.q.to(dtype), k = in.k.to(dtype), v = in.v.to(dtype);
+        const auto all = cpu::sparse_forward(q, k, v, in.selection, in.scale);
+        const int64_t group = c.heads / c.kv_heads;
+        at::Tensor mass = at::zeros({c.batch, c.queries, c.top_k});
+        for (int64_t g = 0; g < c.kv_heads; ++g) {
+          const auto part = [&](const at::Tensor& t, int64_t heads) {
+            return t.narrow(2, g * heads, heads).contiguous();
+          };
+          const auto alone =
+              cpu::sparse_forward(part(q, group), part(k, 1), part(v, 1), in.selection, in.scale);
+          REQUIRE(at::equal(alone.out, part(all.out, group)));
+          REQUIRE(at::equal(alone.lse, part(all.lse, group)));
+          if (dtype == at::kFloat)
+            mass +=
+                cpu::attention_mass(part(q, group), part(k, 1), in.selection, alone.lse, in.scale);
+        }
+        if (dtype == at::kFloat)
+          REQUIRE(at::allclose(cpu::attention_mass(q, k, in.selection, all.lse, in.scale),
+                               mass / static_cast<double>(c.kv_heads), 1e-5, 1e-8));
+      }
+    }
+  }
+}
+
+TEST_CASE("a row says whether heads shared their rows", "[attend]") {
+  Problem p;
+  p.queries = p.keys = 60, p.kv_heads = 1, p.qk_width = p.v_width = 32, p.top_k = 20;
   for (const std::string& isa : available_isas()) {
+    if (isa == "amx") continue;  // there blocks of few heads say how they went
     INFO(isa);
     const Isa pinned(isa);
-    const Results all = run(in);
-    const Oracle exact = oracle_of(c, in);
-    check("out", worst_row(all.forward.out, exact.out, c.v_width), kForwardError);
-    check("mass", worst_row(all.mass, exact.mass, c.top_k), kForwardError);
-    for (int64_t g = 0; g < c.kv_heads; ++g) {
-      const auto q = in.q.narrow(2, 2 * g, 2).contiguous();
-      const auto k = in.k.narrow(2, g, 1).contiguous(), v = in.v.narrow(2, g, 1).contiguous();
-      const auto alone = cpu::sparse_forward(q, k, v, in.selection, in.scale);
-      REQUIRE(at::equal(alone.out, all.forward.out.narrow(2, 2 * g, 2)));
-      REQUIRE(at::equal(alone.lse, all.forward.lse.narrow(2, 2 * g, 2)));
+    for (const auto& [heads, way] :
+         {std::pair{16, "heads together"}, std::pair{4, "heads one by one"}, std::pair{1, ""}}) {
+      p.heads = heads;
+      const AttendInputs in = inputs_of({1, 60, 60, heads, 1, 32, 32, 20});
+      cpu::sparse_forward(in.q, in.k, in.v, in.selection, in.scale);
+      CHECK(cpu::narrow_note(p) == way);
     }
+    p.keys = 61;
+    CHECK(cpu::narrow_note(p).empty());
+    p.keys = 60;
   }
 }
 
@@ -204,133 +224,6 @@ TEST_CASE("scores as large as 1e4 neither overflow nor lose the largest", "[atte
     // A score of 1e4 carries an error of 1e4 * 2^-24 * sqrt(32): 3e-3 of its exponential.
     check("out", worst_row(r.out, exact.out, c.v_width), 1e-2);
   }
-}
-
-namespace {
-
-/// Bytes of scratch that `work` makes two threads hold, and how far resident memory rises meanwhile.
-template <class Work>
-std::pair<double, double> memory_of(const Work& work) {
-  cpu::release_scratch();
-  const int64_t before = cpu::scratch_live_bytes();
-  const double resident = resident_bytes("VmRSS:");
-  reset_peak();
-  work();
-  const double peak = resident_bytes("VmHWM:") - resident;
-  return {static_cast<double>(cpu::scratch_live_bytes() - before), peak};
-}
-
-constexpr double kThreads = 2, kPerThread = 4 << 20;
-
-}  // namespace
-
-TEST_CASE("a forward call holds 4 MiB a thread and packed rows of k and v", "[attend]") {
-  const Threads two(2);
-  const int64_t length = 16384, heads = 2, width = 64;
-  const AttendInputs in = inputs_of({1, length, length, heads, heads, width, width, 32});
-  const auto [scratch, peak] =
-      memory_of([&] { cpu::sparse_forward(in.q, in.k, in.v, in.selection, in.scale); });
-  INFO("scratch " << scratch << " bytes");
-  const double packed = 4 * 2.0 * static_cast<double>(length * heads * width);
-  REQUIRE(scratch > 4 * static_cast<double>(length * heads * width));
-  REQUIRE(scratch <= kThreads * kPerThread + packed);
-}
-
-TEST_CASE("decoding copies the selected rows alone, and its bits are those of copying all",
-          "[attend]") {
-  const Threads two(2);
-  const AttendInputs in =
-      inputs_of({1, 3, 16384, 4, 2, 40, 24, 64});  // copies are the calling thread's
-  for (const std::string& isa : available_isas()) {
-    INFO(isa);
-    const Isa pinned(isa);
-    ops::AttentionResult few, all;
-    const auto forward = [&] {
-      return cpu::sparse_forward(in.q, in.k, in.v, in.selection, in.scale);
-    };
-    const double scratch = memory_of([&] { few = forward(); }).first;
-    cpu::choose_narrow(cpu::NarrowChoice::kAlone);
-    const double scratch_all = memory_of([&] { all = forward(); }).first;
-    cpu::choose_narrow(cpu::NarrowChoice::kMeasured);
-    REQUIRE(at::equal(few.out, all.out));
-    REQUIRE(at::equal(few.lse, all.lse));
-    REQUIRE(scratch <= 1 << 20);
-    REQUIRE(scratch_all >= 16384 * (40 + 24) * 4);  // the measurement sees the copies of a head
-  }
-}
-
-namespace {
-
-/// Of one forward and one backward call: 4 MiB a thread and packed rows; backward ids turned round too.
-void check_peaks(at::ScalarType dtype, int64_t heads, int64_t kv_heads, int64_t width,
-                 int64_t v_width) {
-  const Threads two(2);
-  const int64_t length = 16384, top_k = 32;
-  AttendInputs in = inputs_of({1, length, length, heads, kv_heads, width, v_width, top_k});
-  for (at::Tensor* t : {&in.q, &in.k, &in.v, &in.dout}) *t = t->to(dtype);
-  const auto bytes = [](at::TensorList tensors) {
-    double sum = 0;
-    for (const at::Tensor& t : tensors) sum += static_cast<double>(t.nbytes());
-    return sum;
-  };
-  constexpr double kUnseen = 2 << 20;  // pages of malloc and of the threads' stacks
-  const double tokens = static_cast<double>(length), threads = kThreads * kPerThread + kUnseen;
-  const double row = 4 * static_cast<double>(width + v_width);
-  ops::AttentionResult forward;
-  const double forward_peak = memory_of([&] {
-                                forward =
-                                    cpu::sparse_forward(in.q, in.k, in.v, in.selection, in.scale);
-                              }).second -
-                              bytes({forward.out, forward.lse});
-  CAPTURE(forward_peak);
-  CHECK(forward_peak <= threads + tokens * row * static_cast<double>(kv_heads));
-  AttentionGrads grads;
-  const double backward_peak =
-      memory_of([&] {
-        grads = cpu::sparse_backward(in.dout, in.q, in.k, in.v, in.selection, forward, in.scale);
-      }).second -
-      bytes({grads.dq, grads.dk, grads.dv});
-  CAPTURE(backward_peak);
-  // One head's q, dq, dout, k, dk, v, dv; 16 bytes a selected pair and 256 a token.
-  const double one_head = tokens * 4 * static_cast<double>(4 * width + 3 * v_width);
-  CHECK(backward_peak <= threads + one_head + tokens * (16.0 * static_cast<double>(top_k) + 256));
-  CHECK(backward_peak > tokens * row);  // the measurement sees the rows
-}
-
-}  // namespace
-
-// A test each: what one call gave back to malloc the next would not show.
-TEST_CASE("peak memory beyond results, float32", "[attend]") {
-  check_peaks(at::kFloat, 4, 4, 64, 64);
-}
-TEST_CASE("peak memory beyond results, bfloat16", "[attend]") {
-  check_peaks(at::kBFloat16, 4, 4, 64, 64);
-}
-TEST_CASE("peak memory beyond results, many heads on one kv head, float32", "[attend]") {
-  check_peaks(at::kFloat, 16, 1, 96, 64);
-}
-TEST_CASE("peak memory beyond results, many heads on one kv head, bfloat16", "[attend]") {
-  check_peaks(at::kBFloat16, 16, 1, 96, 64);
-}
-
-TEST_CASE("memory of forward and backward grows with L and L * K, not with L * L", "[attend]") {
-  const Threads two(2);
-  const int64_t width = 64, top_k = 32;
-  const auto bytes = [&](int64_t length) {
-    const AttendInputs in = inputs_of({1, length, length, 2, 2, width, width, top_k});
-    return memory_of([&] { run(in); });
-  };
-  const auto [scratch_8k, peak_8k] = bytes(8192);
-  const auto [scratch_16k, peak_16k] = bytes(16384);
-  INFO("scratch " << scratch_8k << " and " << scratch_16k << " bytes, peak growth " << peak_8k
-                  << " and " << peak_16k << " bytes");
-  REQUIRE(scratch_16k <= 2.3 * scratch_8k);
-  // One head's rows and gradients (more than forward's packed rows in the same place); ids turned round and the
-  // orders of both passes.
-  const double tokens = 16384, rows = 4 * 7 * tokens * width;
-  REQUIRE(scratch_16k <= kThreads * kPerThread + rows + tokens * (16 * top_k + 256));
-  REQUIRE(peak_16k < 0.25 * 4.0 * 16384 * 16384);  // far below a float32 score matrix
-  REQUIRE(peak_16k > 0.5 * scratch_16k);           // the measurement sees the scratch
 }
 
 TEST_CASE("offsets are 64-bit: keys 12 GiB apart give the bits of keys side by side", "[attend]") {

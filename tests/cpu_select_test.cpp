@@ -288,7 +288,7 @@ TEST_CASE("indexer_select never holds a score matrix", "[select]") {
   REQUIRE(grown_mib < 64);
 }
 
-// [slow]: 8.6 thousand million pairs.
+// [slow]: 8.6 thousand million pairs, twice.
 TEST_CASE("at 131072 keys indexer_select holds packed keys and 4 MiB a thread", "[select][slow]") {
   const auto [heads, width] =
       GENERATE(std::pair<int64_t, int64_t>{1, 2}, std::pair<int64_t, int64_t>{4, 64});

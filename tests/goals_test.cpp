@@ -194,7 +194,13 @@ TEST_CASE("a mistake in a file of goals is one sentence and exit code 1", "[cli]
 TEST_CASE("the goals at K = 256 are those of the main job", "[goals]") {
   const auto goals = dsa::goals_from(std::filesystem::path(DSA_PRESETS) / "goals-k256.toml");
   REQUIRE(goals.size() == 2);
+  for (const auto& goal : goals) {
+    CHECK(goal.families == std::vector<std::string>{"sparse_attention"});
+    CHECK(goal.lengths == std::vector<int64_t>{8192});
+    CHECK(goal.top_k == 256);
+  }
   CHECK(goals[0].against == "torch-gather");
+  CHECK(goals[1].against == "torch-sdpa");
   CHECK(goals[0].goal == std::vector<double>{20});
   CHECK(goals[1].goal == std::vector<double>{3});
 }

@@ -24,6 +24,7 @@ auto shape_of(const Problem& p) {
 }
 struct NarrowRun {
   NarrowCount count;
+  bool heads_together = false;  ///< heads that share rows in one dense product
   at::ScalarType dtype = at::kFloat;
   decltype(shape_of(Problem())) shape;
 };
@@ -179,7 +180,7 @@ void for_heads(const AttendInputs& in, const at::Tensor& v, int64_t b, const Pas
 void forward_alone(const AttendInputs& in, const at::Tensor& v, int64_t b,
                    const std::vector<QueryRange>& ranges, ops::AttentionResult& result) {
   const AttendShape& n = in.n;
-  const int64_t step = block_queries(n, n.kv_heads);
+  const int64_t step = block_queries(n, n.heads_at_once());
   std::vector<QueryRange> steps;
   std::vector<QueryBlock> queries;
   for (const QueryRange& range : ranges)
@@ -275,7 +276,7 @@ void mass_element(const AttendInputs& in, const at::Tensor& lse, int64_t b, at::
   std::vector<QueryBlock> queries;
   for (int64_t begin = 0; begin < n.queries; begin += step)
     queries.push_back(query_block(in, b, 0, begin, std::min(begin + step, n.queries)));
-  if (n.kv_heads > 1) order_blocks(in, 2 * static_cast<int64_t>(mass.nbytes()), queries);
+  if (n.kv_heads > 1) order_blocks(in, 2 * static_cast<int64_t>(mass.nbytes()) / n.batch, queries);
   for_heads(in, {}, b, [&](HeadRange heads, const float* keys, const float*) {
     for_each_block(static_cast<int64_t>(queries.size()), [&](int64_t i) {
       const int64_t begin = i * step, row = b * n.queries + begin;
@@ -311,9 +312,10 @@ ops::AttentionResult sparse_forward(const at::Tensor& q, const at::Tensor& k, co
   last_narrow_run = {};
   if (n.group() >= (bf16 ? kernels.shared_bfloat16_heads : kSharedFloatHeads)) {
     shared_forward(in, bf16 ? kernels.shared_bfloat16 : kernels.shared_float32, v, result);
-    return result;
+    last_narrow_run.heads_together = true;
+  } else {
+    last_narrow_run.count = forward_elements(in, v.contiguous(), result);
   }
-  last_narrow_run.count = forward_elements(in, v.contiguous(), result);
   last_narrow_run.dtype = q.scalar_type();
   last_narrow_run.shape = {n.batch,    n.queries, n.keys,    n.heads,
                            n.kv_heads, n.width,   n.v_width, n.top_k};
@@ -325,8 +327,10 @@ NarrowCount last_narrow() {
 }
 
 std::string narrow_note(const Problem& problem) {
-  const auto& [count, dtype, shape] = last_narrow_run;
-  if (count.blocks == 0 || problem.dtype != dtype || shape_of(problem) != shape) return "";
+  const auto& [count, heads_together, dtype, shape] = last_narrow_run;
+  if (problem.dtype != dtype || shape_of(problem) != shape) return "";
+  if (heads_together) return "heads together";
+  if (count.blocks == 0) return problem.heads > problem.kv_heads ? "heads one by one" : "";
   char text[96];
   const auto blocks = static_cast<long long>(count.blocks);
   if (count.by_union == 0)

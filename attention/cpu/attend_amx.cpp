@@ -13,7 +13,7 @@ constexpr AttendKernels amx_kernels() {
   kernels.narrow = &kNarrowAmx;
   kernels.split = &kSplitAmx;
   kernels.shared_bfloat16 = {shared_amx_scratch, shared_amx_forward};
-  kernels.shared_bfloat16_heads = 8;
+  kernels.shared_bfloat16_heads = kSharedBfloatHeads;
   return kernels;
 }
 

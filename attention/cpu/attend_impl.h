@@ -66,7 +66,7 @@ constexpr AttendKernels attend_kernels_of() {
           .forward = forward_block<Isa>,
           .shared_float32 = shared_kernel_of<Isa, FloatUnits<Isa, float>>(),
           .shared_bfloat16 = shared_kernel_of<Isa, BfloatUnits>(),
-          .shared_bfloat16_heads = BfloatUnits::kElements == 2 ? 8 : kSharedFloatHeads,
+          .shared_bfloat16_heads = BfloatUnits::kElements == 2 ? kSharedBfloatHeads : kSharedFloatHeads,
           .mass_scratch = mass_scratch<Isa>,
           .mass = mass_block<Isa>,
           .grad_order_words = grad_order_words<Isa>,

@@ -65,6 +65,8 @@ struct SharedBlock {
 
 /// Heads from which packing the rows for a dense product pays in float32.
 inline constexpr int64_t kSharedFloatHeads = 16;
+/// The same where pairs of bfloat16 are multiplied in one step.
+inline constexpr int64_t kSharedBfloatHeads = 8;
 
 /// For one element type of q, k, v and out.
 struct SharedKernel {
