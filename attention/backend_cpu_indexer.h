@@ -7,11 +7,13 @@
 #include "attention/cpu/scratch.h"
 #include "attention/cpu/select_kernels.h"
 #include "attention/door.h"
+#include "attention/nvtx.h"
 
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 
 namespace dsa::cpu {
 
@@ -113,6 +115,43 @@ inline SelectionOutput output(ops::Selection& selection, int64_t b) {
           selection.count.mutable_data_ptr<int32_t>() + b * queries, top_k};
 }
 
+/// Tells scoring and top-k of a fused kernel apart for a StageClock; without one it costs nothing. The wall
+/// clock from the first block to its end is split as the threads' time in blocks was.
+class FusedStages {
+ public:
+  FusedStages() = default;
+  ~FusedStages() {
+    const auto all = static_cast<double>(all_.load());
+    if (all <= 0) return;
+    const double wall = 1e-9 * static_cast<double>(now() - began_);
+    nvtx::StageClock::reassign(nvtx::Category::kTopK,
+                               wall * (1 - static_cast<double>(scoring_.load()) / all));
+  }
+  FusedStages(const FusedStages&) = delete;
+  FusedStages& operator=(const FusedStages&) = delete;
+
+  /// work(time): a block's, on any thread; `time` goes to its kernel.
+  template <class Work>
+  void block(const Work& work) {
+    if (!counts_) return work(nullptr);
+    ScoringTime time{now};
+    const int64_t before = now();
+    int64_t none = 0;
+    began_.compare_exchange_strong(none, before);
+    work(&time);
+    all_ += now() - before;
+    scoring_ += time.spent;
+  }
+
+ private:
+  static int64_t now() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
+  static_assert(std::is_same_v<std::chrono::steady_clock::period, std::nano>);
+
+  const bool counts_ = nvtx::StageClock::is_running();
+  std::atomic<int64_t> began_{0};             ///< nanoseconds, as below
+  std::atomic<int64_t> all_{0}, scoring_{0};  ///< of all threads
+};
+
 /// Calls work(b, tiles, queries) for every block of queries of a packed batch.
 template <class Element, class Work>
 void for_each_tiled_block(const IndexerBatch<Element>& batch,
@@ -132,6 +171,15 @@ class TiledSelection {
       : kernels_(kernels), kept_(kept), selection_(selection) {}
 
   void operator()(int64_t b, const ScoreTiles& tiles, Range queries) {
+    stages_.block([&](ScoringTime* time) {
+      ScoreTiles timed = tiles;
+      timed.time = time;
+      select(b, timed, queries);
+    });
+  }
+
+ private:
+  void select(int64_t b, const ScoreTiles& tiles, Range queries) {
     const KeepDenormals exact;
     auto* buffers =
         scratch<float>(Slot::kSelectBuffer, kernels_.select_scratch(kept_, kQueryBlock));
@@ -141,11 +189,11 @@ class TiledSelection {
                                        score_tile(), buffers);
   }
 
- private:
   const SelectKernels& kernels_;
   int64_t kept_;
   ops::Selection& selection_;
   std::atomic<int64_t> guessed_{0}, missed_{0};
+  FusedStages stages_;
 };
 
 }  // namespace dsa::cpu

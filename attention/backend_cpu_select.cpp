@@ -171,13 +171,14 @@ void select_screened(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   const auto memory = [&](const ScreenInputs& in) {
     return scratch<float>(Slot::kSelectTask, isa.screen->select_scratch(in.exact, top_k));
   };
-  const auto inputs = [&](int64_t b) {
+  const auto inputs = [&](int64_t b, ScoringTime* time) {
     return ScreenInputs{batch.sequence(b), keys.packed + b * keys.packed_floats,
-                        keys.bounds[static_cast<size_t>(b)]};
+                        keys.bounds[static_cast<size_t>(b)], time};
   };
-  for_each_range(batch.batch, batch.queries, kQueryBlock, [&](int64_t b, Range queries) {
+  FusedStages stages;
+  const auto select = [&](int64_t b, Range queries, ScoringTime* time) {
     const KeepDenormals exact;
-    const ScreenInputs in = inputs(b);
+    const ScreenInputs in = inputs(b, time);
     const SelectionOutput out = output(selection, b);
     if (undecided <= 2 * kQueryBlock + tried / 4) {
       tried += queries.last - queries.first;
@@ -185,20 +186,25 @@ void select_screened(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
       return;
     }
     auto* buffers = scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(kept, kQueryBlock));
-    kernels.indexer_select(
-        {&in.exact, kernels.indexer.score_tile, kernels.indexer.chunk, batch.queries, batch.keys},
-        queries, out, false, score_tile(), buffers);
+    kernels.indexer_select({&in.exact, kernels.indexer.score_tile, kernels.indexer.chunk,
+                            batch.queries, batch.keys, time},
+                           queries, out, false, score_tile(), buffers);
+  };
+  for_each_range(batch.batch, batch.queries, kQueryBlock, [&](int64_t b, Range queries) {
+    stages.block([&](ScoringTime* time) { select(b, queries, time); });
   });
   for (int64_t b = 0; undecided > 0 && b < batch.batch; ++b) {
     const SelectionOutput out = output(selection, b);
     std::vector<int64_t> left;
     for (int64_t t = 0; t < batch.queries; ++t)
       if (out.count[t] == kUndecided) left.push_back(t);
-    const ScreenInputs in = inputs(b);
     for_each_range(1, static_cast<int64_t>(left.size()), kQueryBlock, [&](int64_t, Range part) {
-      const KeepDenormals exact;
-      isa.screen->select_exact(in, left.data() + part.first, part.last - part.first, out,
-                               memory(in));
+      stages.block([&](ScoringTime* time) {
+        const KeepDenormals exact;
+        const ScreenInputs in = inputs(b, time);
+        isa.screen->select_exact(in, left.data() + part.first, part.last - part.first, out,
+                                 memory(in));
+      });
     });
   }
   last_count = {tried, undecided};

@@ -187,6 +187,19 @@ StageClock::~StageClock() {
   active_clock = nullptr;
 }
 
+bool StageClock::is_running() {
+  return active_clock != nullptr;
+}
+
+void StageClock::reassign(Category category, double seconds) {
+  if (!active_clock) return;
+  active_clock->charge();
+  double& from = active_clock->seconds[static_cast<size_t>(active_clock->current()) - 1];
+  const double moved = std::clamp(seconds, 0.0, from);
+  from -= moved;
+  active_clock->seconds[static_cast<size_t>(category) - 1] += moved;
+}
+
 double StageClock::seconds(Category category) const {
   state_->charge();
   return state_->seconds[static_cast<size_t>(category) - 1];

@@ -2,6 +2,7 @@
 // float64). Dense attention, indexer scores, and top-k by at::topk with the ties at its edge repaired.
 #include "attention/backend_rows.h"
 #include "attention/door.h"
+#include "attention/nvtx.h"
 #include "attention/torch_peers.h"
 
 #include <ATen/Functions.h>
@@ -131,6 +132,7 @@ at::Tensor ids_of_tied_rows(const at::Tensor& scores, const at::Tensor& visible,
 
 ops::Selection select_top_k(const at::Tensor& scores, int64_t top_k) {
   const int64_t B = scores.size(0), T = scores.size(1), S = scores.size(2);
+  const nvtx::Range range("select_top_k", nvtx::Category::kTopK, S);
   const at::Tensor hidden = future(T, S, scores);
   const at::Tensor masked = scores.masked_fill(hidden, -kInfinity);
   // One more than asked for: does the score at the edge occur again behind it?

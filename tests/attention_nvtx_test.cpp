@@ -1,10 +1,14 @@
 // StageClock: a step's wall time is split exactly, backward included.
+#include "attention/backend.h"
 #include "attention/nvtx.h"
+#include "attention/ops.h"
 
 #include <ATen/Functions.h>
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -32,7 +36,39 @@ struct SlowBackward : torch::autograd::Function<SlowBackward> {
   }
 };
 
+/// Top-k's share of one call's time; all of it is counted as indexer or top-k.
+double top_k_share(const char* backend, int64_t heads, int64_t width) {
+  const int64_t length = 1024;
+  const dsa::UseBackend pinned(backend);
+  at::manual_seed(1);
+  const at::Tensor q = at::randn({1, length, heads, width}), k = at::randn({1, length, width});
+  const at::Tensor weight = at::rand({1, length, heads});
+  double least = 1;
+  for (int i = 0; i < 5; ++i) {  // the least of some: a busy machine interrupts anywhere
+    const auto start = std::chrono::steady_clock::now();
+    const StageClock clock;
+    dsa::ops::indexer_select(q, k, weight, 128);
+    const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
+    const double top_k = clock.seconds(Category::kTopK);
+    const double all = top_k + clock.seconds(Category::kIndexer);
+    CHECK(all > 0.8 * wall.count());
+    least = std::min(least, top_k / all);
+  }
+  return least;
+}
+
 }  // namespace
+
+TEST_CASE("top-k is told apart from scoring inside fused kernels", "[nvtx]") {
+  const char* backend = GENERATE("cpu", "torch-math");
+  CAPTURE(backend);
+  // 4 heads of 128 go through the screen where there is one, 1 of 16 never does.
+  const double narrow = top_k_share(backend, 1, 16), wide = top_k_share(backend, 4, 128);
+  CAPTURE(narrow, wide);
+  CHECK(wide > 0);
+  CHECK(narrow < 1);
+  CHECK(narrow > 1.5 * wide);
+}
 
 TEST_CASE("a stage clock charges nested ranges to the inner category only", "[nvtx]") {
   const StageClock clock;
@@ -72,6 +108,29 @@ TEST_CASE("a stage clock charges backward time to the stage of the forward", "[n
   CHECK(clock.seconds(Category::kIndexer) >= 0.080);
   CHECK(clock.seconds(Category::kAttention) >= 0.020);
   CHECK(clock.seconds(Category::kAttention) < 0.060);
+}
+
+TEST_CASE("a stage clock moves no more than the open range had", "[nvtx]") {
+  StageClock::reassign(Category::kTopK, 1.0);  // nobody counts
+  CHECK_FALSE(StageClock::is_running());
+  const StageClock clock;
+  CHECK(StageClock::is_running());
+  {
+    const Range indexer("test_indexer", Category::kIndexer);
+    sleep_ms(60);
+    StageClock::reassign(Category::kTopK, 0.040);
+  }
+  CHECK(clock.seconds(Category::kTopK) == 0.040);
+  CHECK(clock.seconds(Category::kIndexer) >= 0.020);
+  CHECK(clock.seconds(Category::kIndexer) < 0.040);
+  {
+    const Range attention("test_attention", Category::kAttention);
+    sleep_ms(5);
+    StageClock::reassign(Category::kTopK, 10.0);
+  }
+  CHECK(clock.seconds(Category::kAttention) < 0.005);
+  CHECK(clock.seconds(Category::kTopK) >= 0.045);
+  CHECK(clock.seconds(Category::kTopK) < 0.080);
 }
 
 TEST_CASE("the stages of a clock add up to its lifetime", "[nvtx]") {

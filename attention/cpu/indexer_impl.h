@@ -36,13 +36,17 @@ struct Indexer {
 
   using Top = TopK<Isa>;
 
+  static void score(const ScoreTiles& tiles, Range queries, int64_t chunk, float* tile) {
+    timed(tiles.time, [&] { tiles.score(tiles.inputs, queries, chunk, tile); });
+  }
+
   /// Scores a query again and selects without a guess.
   static void select_again(const ScoreTiles& tiles, int64_t query, float* tile,
                            TopKBuffer& buffer) {
     Top::start(buffer);
     const int64_t end = visible(tiles, query);
     for (int64_t chunk = 0; chunk < end; chunk += tiles.chunk) {
-      tiles.score(tiles.inputs, {query, query + 1}, chunk, tile);
+      score(tiles, {query, query + 1}, chunk, tile);
       Top::feed(buffer, tile, least(tiles.chunk, end - chunk), chunk);
     }
   }
@@ -55,7 +59,7 @@ struct Indexer {
     for (int64_t r = 0; r < rows; ++r) buffers[r] = Top::buffer(scratch, kept, r, rows);
     const int64_t end = visible(tiles, queries.last - 1);
     for (int64_t chunk = 0; chunk < end; chunk += tiles.chunk) {
-      tiles.score(tiles.inputs, queries, chunk, tile);
+      score(tiles, queries, chunk, tile);
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t n = least(tiles.chunk, visible(tiles, queries.first + r) - chunk);
         if (n <= 0) continue;

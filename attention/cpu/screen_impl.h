@@ -198,7 +198,7 @@ struct Screen {
   /// Writes the ids of the K best by exact score; kUndecided if less than K coarse scores lie above the
   /// guess of a threshold. With the K-th best exact score at `pivot`, only
   /// coarse scores within `error` of it had to be looked at: the window grows until that holds.
-  static int32_t finish(const IndexerSequence& seq, int64_t query, float error, TopKBuffer& buffer,
+  static int32_t finish(const ScreenInputs& in, int64_t query, float error, TopKBuffer& buffer,
                         const Memory& m, int32_t* ids, int64_t width) {
     const bool is_guessed = buffer.guess > -__builtin_inff();
     if (buffer.filled < buffer.top_k && is_guessed) return kUndecided;
@@ -210,7 +210,7 @@ struct Screen {
     typename Top::Cut cut;
     int64_t n = 0;
     while (true) {
-      n = score_undecided(seq, query, buffer, window, m);
+      timed(in.time, [&] { n = score_undecided(in.exact, query, buffer, window, m); });
       const int64_t sure = Search::count_above(buffer.scores, buffer.filled, window.high);
       cut = cut_at(m.exact, n, buffer.top_k - sure, buffer.spare);
       const float low = cut.pivot - error, high = cut.pivot + error;
@@ -219,10 +219,10 @@ struct Screen {
       if (!(window.high >= high)) window.high = high;
     }
     const Reg high = Isa::set1(window.high);
-    const Reg in = Isa::set1(__builtin_inff()), out = Isa::set1(-__builtin_inff());
+    const Reg inside = Isa::set1(__builtin_inff()), outside = Isa::set1(-__builtin_inff());
     for (int64_t s = 0; s < buffer.filled; s += kWidth)
       Isa::store(buffer.scores + s,
-                 Isa::blend(Isa::gt(Isa::load(buffer.scores + s), high), in, out));
+                 Isa::blend(Isa::gt(Isa::load(buffer.scores + s), high), inside, outside));
     for (int64_t i = 0; i < n; ++i) buffer.scores[m.places[i]] = m.exact[i];
     return Top::write_kept(buffer, cut, ids, width);
   }
@@ -230,9 +230,9 @@ struct Screen {
   /// Offers the scores of all keys to the buffers of the sequence's queries; row r sees visible(r).
   template <class Scorer, class Visible>
   static void feed_all(const typename Scorer::Sequence& seq, const Visible& visible, float* tile,
-                       TopKBuffer* buffers, bool may_guess) {
+                       TopKBuffer* buffers, bool may_guess, ScoringTime* time) {
     for (int64_t chunk = 0; chunk < seq.keys; chunk += Scorer::kChunk) {
-      Scorer::score_tile(&seq, {0, seq.queries}, chunk, tile);
+      timed(time, [&] { Scorer::score_tile(&seq, {0, seq.queries}, chunk, tile); });
       for (int64_t r = 0; r < seq.queries; ++r) {
         const int64_t n = Exact::least(Scorer::kChunk, visible(r) - chunk);
         if (n <= 0 || buffers[r].is_overfull) continue;
@@ -260,7 +260,7 @@ struct Screen {
     // As the last n queries of these keys they see no fewer than in their own places.
     const IndexerSequence alone{m.q, seq.k,          seq.packed, m.weight,
                                 n,   visible(n - 1), seq.heads,  seq.width};
-    feed_all<Exact>(alone, visible, m.tile, buffers, false);
+    feed_all<Exact>(alone, visible, m.tile, buffers, false, in.time);
     for (int64_t r = 0; r < n; ++r) {
       const int64_t t = queries[r];
       out.count[t] = Top::finish(buffers[r], out.ids + t * out.top_k, out.top_k);
@@ -287,13 +287,14 @@ struct Screen {
                                           rows,      Exact::visible(seq, queries.last - 1),
                                           seq.heads, seq.width};
     feed_all<Coarse>(
-        block, [&](int64_t r) { return Coarse::visible(block, r); }, m.tile, buffers, true);
+        block, [&](int64_t r) { return Coarse::visible(block, r); }, m.tile, buffers, true,
+        in.time);
     int64_t n = 0;
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t t = queries.first + r;
       out.count[t] = kUndecided;
       if (!buffers[r].is_overfull)
-        out.count[t] = finish(seq, t, error[r], buffers[r], m, out.ids + t * out.top_k, out.top_k);
+        out.count[t] = finish(in, t, error[r], buffers[r], m, out.ids + t * out.top_k, out.top_k);
       n += out.count[t] == kUndecided;
     }
     return n;

@@ -49,6 +49,22 @@ struct Range {
   int64_t first, last;
 };
 
+/// How much of a thread's time went into scores, the rest of a fused kernel being its top-k. Kept only
+/// while someone asks (a profile of training): two readings of a clock a tile.
+struct ScoringTime {
+  int64_t (*now)();   ///< nanoseconds
+  int64_t spent = 0;  ///< in `timed` work
+};
+
+/// Calls work(); where `time` is kept, adds what it took.
+template <class Work>
+inline void timed(ScoringTime* time, const Work& work) {
+  if (time == nullptr) return work();
+  const int64_t before = time->now();
+  work();
+  time->spent += time->now() - before;
+}
+
 /// tile[r * kTileStride + c] = score of query queries.first + r and key chunk + c, for the keys of a
 /// chunk that the last query sees. `inputs` is an IndexerInputs.
 using TileFunction = void (*)(const void* inputs, Range queries, int64_t chunk, float* tile);
@@ -59,6 +75,7 @@ struct ScoreTiles {
   TileFunction score;
   int64_t chunk;  ///< keys of a tile
   int64_t queries, keys;
+  ScoringTime* time = nullptr;
 };
 
 /// Dense scores of one element type.
@@ -93,6 +110,7 @@ struct ScreenInputs {
   IndexerSequence exact;
   const float* coarse;  ///< of ScreenKernels::pack_keys
   KeyBounds bounds;     ///< over all keys
+  ScoringTime* time = nullptr;
 };
 
 /// The count of a query that the screen could not decide; no NaN gives it.
