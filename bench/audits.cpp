@@ -15,7 +15,6 @@ using Labels = std::map<std::string, std::string>;
 constexpr double kUnknown = AuditEvidence::kUnknown;
 constexpr double kCurveMemory = 6.0 * 1024 * 1024 * 1024;  // bytes a call may take at most
 constexpr int kCurveRepetitions = 5;
-constexpr int64_t kShortestRow = 2048;  // below it calls cost more than pairs
 
 std::vector<double> finite(const std::vector<double>& samples) {
   std::vector<double> kept;
@@ -77,6 +76,7 @@ Labels curve_labels(const std::string& variant) {
   return {{"level", "audit"}, {"variant", variant}};
 }
 
+constexpr const char* kMissingCpus = "missing_cpus";  // that others took while a curve was timed
 constexpr const char* kCurves[] = {"attention_time", "layer_memory", "attention_flops"};
 constexpr double AuditEvidence::Point::*kCurveFields[] = {
     &AuditEvidence::Point::seconds, &AuditEvidence::Point::bytes, &AuditEvidence::Point::flops};
@@ -84,9 +84,6 @@ constexpr double AuditEvidence::Point::*kCurveFields[] = {
 void record_curve(record::Run& run, const std::string& variant,
                   const std::vector<AuditEvidence::Point>& points) {
   const char* const units[] = {"s", "bytes", "FLOP"};
-  std::erase_if(run.series, [&](const record::Series& series) {
-    return has(series.labels, curve_labels(variant));
-  });
   for (int i = 0; i < 3; ++i) {
     record::Series series{{"L", "tokens"}, {kCurves[i], units[i]}, curve_labels(variant), {}, {}};
     for (const auto& point : points) {
@@ -111,42 +108,6 @@ std::vector<AuditEvidence::Point> recorded_curve(const record::Run& run,
     }
   }
   return points;
-}
-
-/// Rows of the kernel that the variant's attention calls, at the K that has most lengths from 2048 on;
-/// nothing if they span less than a factor of 8, where caches bend the slope more than work does.
-std::vector<AuditEvidence::Point> kernel_curve(const record::Run& run, const RunConfig& config,
-                                               const std::string& backend) {
-  std::vector<AuditEvidence::Point> best;
-  for (const int64_t top_k : config.kernels.top_k) {
-    std::vector<AuditEvidence::Point> points;
-    for (const int64_t length : kernel_lengths(config)) {
-      const Labels wanted = {
-          {"level", "kernel"},  {"family", "sparse_attention"}, {"pass", "fwd"},
-          {"backend", backend}, {"L", std::to_string(length)},  {"K", std::to_string(top_k)},
-          {"dtype", "f32"}};
-      const auto time = metrics(run, "time", wanted), work = metrics(run, "flops", wanted);
-      const auto peak = metrics(run, "peak_memory", wanted);
-      if (time.size() != 1 || work.size() != 1 || peak.size() != 1 || length < kShortestRow)
-        continue;
-      points.push_back({double(length), median_or_unknown(time[0]->samples),
-                        median_or_unknown(peak[0]->samples), median_or_unknown(work[0]->samples)});
-    }
-    if (points.size() > best.size()) best = points;
-  }
-  const bool wide = !best.empty() && best.back().length >= 8 * best.front().length;
-  return wide ? best : std::vector<AuditEvidence::Point>{};
-}
-
-std::string backend_of(const RunConfig& config) {
-  if (config.attention.backend != "auto") return config.attention.backend;
-  Problem problem;
-  problem.queries = problem.keys = 128;
-  problem.heads = config.attention.n_heads;
-  problem.kv_heads = config.attention.n_kv_heads;
-  problem.qk_width = problem.v_width = config.attention.head_width;
-  problem.top_k = 16;
-  return choose_backend(Op::kSparse, problem).name;
 }
 
 /// What cannot be judged is no reason to stop a run.
@@ -227,17 +188,23 @@ void AuditBook::before() {
   session_.recorder->write();
 }
 
+// Before anything trains: afterwards the heap is full of holes, and what lies in them counts as memory of
+// the layer (the same layer at L = 16384 took 91 MiB or 141).
 void AuditBook::measure_curves() {
   const RunConfig& config = session_.config;
+  record::Run& run = session_.recorder->run();
   for (const Judged& judged : all_) {
     const std::string& name = judged.subject.variant;
-    if (!selects(variant(name)) || stop_requested()) continue;
+    if (!selects(variant(name)) || stop_requested() || !recorded_curve(run, name).empty()) continue;
     session_.progress.begin("audit 5 truly_sparse: " + name);
     session_.progress.tick(0, "");
     const SparsityCurve curve = sparsity_curve(name, config.attention, config.audit.lengths,
                                                kCurveRepetitions, kCurveMemory, stop_requested);
-    missing_cpus_[name] = curve.missing_cpus;
-    record_curve(session_.recorder->run(), name, curve.points);
+    if (stop_requested()) return;
+    session_.recorder->put(record::Metric{{kMissingCpus, "CPUs", record::Quantity::Better::kLower},
+                                          curve_labels(name),
+                                          {curve.missing_cpus}});
+    record_curve(run, name, curve.points);
   }
 }
 
@@ -263,14 +230,9 @@ AuditEvidence AuditBook::evidence(const AuditSubject& subject) const {
   e.steps = finished_steps(run, own);
   e.baseline_steps = finished_steps(run, base);
   e.curve = recorded_curve(run, subject.variant);
-  const auto missing = missing_cpus_.find(subject.variant);
-  if (missing != missing_cpus_.end()) e.missing_cpus = missing->second;
+  const double missing = trained(run, kMissingCpus, curve_labels(subject.variant));
+  if (std::isfinite(missing)) e.missing_cpus = missing;
   e.curve_of = "attention of a layer at K = " + std::to_string(kSparsityTopK);
-  if (e.curve.empty() && variant(subject.variant).role != "flawed") {
-    const std::string backend = backend_of(session_.config);
-    e.curve = kernel_curve(run, session_.config, backend);
-    e.curve_of = "kernel rows sparse_attention of " + backend;
-  }
   return e;
 }
 

@@ -10,10 +10,10 @@ class AuditBook {
   /// @param variants  that the run trains, and the baseline it compares them with
   AuditBook(Session& session, const std::vector<std::string>& variants);
 
+  /// Measures time and memory over L, the curves of audit 5, unless the record has them.
+  void measure_curves();
   /// Judges what needs no training.
   void before();
-  /// Measures time and memory over L, as `dsa-bench audit` does: the curves of audit 5.
-  void measure_curves();
   /// Adds what the record shows by now. @return failed audits
   int after();
 
@@ -28,7 +28,6 @@ class AuditBook {
 
   Session& session_;
   std::vector<Judged> all_;
-  std::map<std::string, double> missing_cpus_;  ///< while curves were timed
   double bigrams_ = AuditEvidence::kUnknown;
 };
 

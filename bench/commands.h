@@ -18,8 +18,7 @@ enum Exit {
 };
 
 /// Measures and trains what is selected. @param command  argv, shell-quoted
-/// @param curves  measure what audit 5 needs as well
-int run(const CommandLine& line, const std::string& command, bool curves = false);
+int run(const CommandLine& line, const std::string& command);
 
 /// Measures what the goals of --goals need, both sides of each by turns, and says which are reached.
 int goals(const CommandLine& line, const std::string& command);

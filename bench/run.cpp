@@ -105,15 +105,15 @@ std::vector<std::string> trained_variants(const std::vector<Row*>& chosen) {
 }
 
 /// The measuring part of a run: audits around what Google Benchmark drives.
-void measure(const std::vector<Row*>& chosen, Session& session, bool curves,
+void measure(const std::vector<Row*>& chosen, Session& session,
              std::unique_ptr<benchmark::BenchmarkReporter> format) {
   std::optional<AuditBook> audits;
   // Audits ask what only a text has: n-grams, bigrams, windows of it.
   const bool text = task(session.config.task.name).fill == nullptr;
   if (text && trains(chosen) && session.config.audit.with_training && !session.config.dry_run) {
     audits.emplace(session, trained_variants(chosen));
+    audits->measure_curves();
     audits->before();
-    if (curves) audits->measure_curves();
   }
   Reporter reporter(chosen, session, std::move(format));
   benchmark::RunSpecifiedBenchmarks(&reporter);
@@ -122,7 +122,7 @@ void measure(const std::vector<Row*>& chosen, Session& session, bool curves,
 
 }  // namespace
 
-int run(const CommandLine& line, const std::string& command, bool curves) {
+int run(const CommandLine& line, const std::string& command) {
   const RunConfig& asked = line.config;
   check(asked);
   refuse_unfit_build(asked);
@@ -154,7 +154,7 @@ int run(const CommandLine& line, const std::string& command, bool curves) {
   }
   catch_interrupts();
   try {
-    measure(chosen, session, curves, std::move(format));
+    measure(chosen, session, std::move(format));
   } catch (const std::exception& error) {
     session.recorder->finish("failed", sentence_of(error));
     throw;
@@ -188,7 +188,7 @@ int audit(const CommandLine& line, const std::string& command) {
   for (const auto& row : variants()) {
     if (wanted.contains(row.name)) config.variants.push_back(row.name);
   }
-  return run(brief, command, /*curves=*/true);
+  return run(brief, command);
 }
 
 }  // namespace dsa::bench
