@@ -137,6 +137,11 @@ AuditBook::AuditBook(Session& session, const std::vector<std::string>& names) : 
     subject.model = config.model;
     if (subject.model.vocab_size == 0) subject.model.vocab_size = session.corpus->vocab_size;
     subject.train = config.train;
+    subject.task = config.task;
+    if (!config.task.top_k.empty()) {  // the hardest of the rows that a sweep trains
+      subject.attention.top_k =
+          *std::min_element(config.task.top_k.begin(), config.task.top_k.end());
+    }
     subject.corpus = session.corpus.get();
     subject.lengths = config.lengths;
     subject.seed = config.seeds.front();
@@ -213,8 +218,13 @@ AuditEvidence AuditBook::evidence(const AuditSubject& subject) const {
   AuditEvidence e;
   e.bigram_loss = bigrams_;
   e.length = longest(subject.lengths);
-  const Labels own = training_labels(subject.variant, e.length);
+  Labels own = training_labels(subject.variant, e.length);
+  const Labels curves =
+      own;  // those of a sweep differ by K too, but every row takes the same steps
+  if (selects(variant(subject.variant)))
+    own["K"] = std::to_string(resolved_top_k(subject.attention, e.length));
   const Labels base = training_labels(subject.baseline, e.length);
+  e.baseline_accuracy = trained(run, "best_accuracy", base);
   e.baseline_loss = trained(run, "best_validation_loss", base);
   e.recall = trained(run, "selection_recall", own);
   e.kl = trained(run, "selection_kl", own);
@@ -227,7 +237,7 @@ AuditEvidence AuditBook::evidence(const AuditSubject& subject) const {
   e.baseline_flops_per_token = trained(run, "flops_per_token", base);
   e.seeds = seeds_with_result(run, own);
   e.baseline_seeds = seeds_with_result(run, base);
-  e.steps = finished_steps(run, own);
+  e.steps = finished_steps(run, curves);
   e.baseline_steps = finished_steps(run, base);
   e.curve = recorded_curve(run, subject.variant);
   const double missing = trained(run, kMissingCpus, curve_labels(subject.variant));
@@ -238,7 +248,8 @@ AuditEvidence AuditBook::evidence(const AuditSubject& subject) const {
 
 int AuditBook::after() {
   int failed = 0;
-  bigrams_ = bigram_loss(*session_.corpus, longest(session_.config.lengths));
+  if (task(session_.config.task.name).fill == nullptr)
+    bigrams_ = bigram_loss(*session_.corpus, longest(session_.config.lengths));
   for (const Judged& judged : all_) {
     const AuditEvidence seen = evidence(judged.subject);
     for (size_t row = 0; row < audits().size(); ++row) {

@@ -108,9 +108,7 @@ std::vector<std::string> trained_variants(const std::vector<Row*>& chosen) {
 void measure(const std::vector<Row*>& chosen, Session& session,
              std::unique_ptr<benchmark::BenchmarkReporter> format) {
   std::optional<AuditBook> audits;
-  // Audits ask what only a text has: n-grams, bigrams, windows of it.
-  const bool text = task(session.config.task.name).fill == nullptr;
-  if (text && trains(chosen) && session.config.audit.with_training && !session.config.dry_run) {
+  if (trains(chosen) && session.config.audit.with_training && !session.config.dry_run) {
     audits.emplace(session, trained_variants(chosen));
     audits->measure_curves();
     audits->before();
@@ -165,12 +163,11 @@ int run(const CommandLine& line, const std::string& command) {
 int audit(const CommandLine& line, const std::string& command) {
   CommandLine brief = line;
   RunConfig& config = brief.config;
-  require(config.task.name == "text", "--task.name is ", config.task.name,
-          ", but `dsa-bench audit` judges trainings on text; leave it out");
   config.suites = {"training"};
   config.audit.with_training = true;
   config.lengths.resize(1);
   config.seeds.resize(1);
+  if (!config.task.top_k.empty()) config.task.top_k.resize(1);
   const int64_t most = config.audit.steps;
   require(config.train.dense_steps + config.train.indexer_steps < most, "--audit.steps is ", most,
           ", but the stages before the sparse one alone take ",

@@ -10,7 +10,7 @@ namespace dsa {
 struct ShortSetting {
   explicit ShortSetting(const AuditSubject& subject);
 
-  /// Rows of validation text. int64 [rows, length] each.
+  /// Rows of validation text, or of test examples. int64 [rows, length] each.
   Batch text(int64_t rows) const;
   /// A model as training starts with it; `batch` sequences a step.
   std::unique_ptr<Trainer> trainer(const std::string& variant, int64_t batch = 2) const;

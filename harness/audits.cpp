@@ -15,7 +15,8 @@ const std::vector<AuditRow>& audits() {
       {1, "causality", "no prediction depends on later tokens, no loss reaches them", false,
        causality_before, nullptr},
       {2, "data_leakage", "validation was not seen in training", true, leakage_before, nullptr},
-      {3, "baseline_sanity", "models start at ln V, and the baseline learns more than bigrams",
+      {3, "baseline_sanity",
+       "models start at ln V, and the baseline learns more than bigrams tell or guessing reaches",
        false, baseline_before, baseline_after},
       {4, "indexer_learns",
        "the indexer gets gradients and selects better than untrained or random", false,
@@ -79,15 +80,15 @@ ShortSetting::ShortSetting(const AuditSubject& asked)
       model(asked.model),
       train(asked.train) {
   const int64_t whole = asked.lengths.front();
+  if (dsa::task(asked.task.name).fill != nullptr) length = whole;
   const int64_t top_k = resolved_top_k(attention, whole);
   attention.top_k = std::max<int64_t>(1, std::min(top_k, whole) * length / whole);
   train.start_from.clear();
 }
 
 Batch ShortSetting::text(int64_t rows) const {
-  for (const Batch& tile : validation_tiles(*subject.corpus, length, rows)) {
-    if (tile.tokens.size(0) == rows && !(tile.targets == kNotScored).any().item<bool>())
-      return tile;
+  for (const Batch& tile : test_tiles(subject.task, *subject.corpus, length, rows)) {
+    if (tile.tokens.size(0) == rows && !tile.padded) return tile;
   }
   throw Error("the audits need " + std::to_string(rows) + " validation windows of " +
               std::to_string(length) +
@@ -95,7 +96,7 @@ Batch ShortSetting::text(int64_t rows) const {
 }
 
 std::unique_ptr<Trainer> ShortSetting::trainer(const std::string& variant, int64_t batch) const {
-  batches_.push_back(training_batches(*subject.corpus, length, batch, subject.seed));
+  batches_.push_back(training_batches(subject.task, *subject.corpus, length, batch, subject.seed));
   return std::make_unique<Trainer>(variant, attention, model, train, *batches_.back(),
                                    subject.seed);
 }

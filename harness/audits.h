@@ -3,6 +3,7 @@
 #pragma once
 #include "harness/data.h"
 #include "harness/record/record.h"
+#include "harness/task.h"
 #include "harness/trainer.h"
 
 #include <cmath>
@@ -12,12 +13,14 @@
 namespace dsa {
 
 /// One variant in one setting. Its lengths are those of the run; what needs no long text is judged on
-/// at most kAuditLength tokens, with top-k scaled to the same share of them.
+/// at most kAuditLength tokens, with top-k scaled to the same share of them. Examples of a task, which
+/// cannot be cut, keep the shortest length of the run.
 struct AuditSubject {
   std::string variant, baseline;
   AttentionConfig attention;
   ModelConfig model;  ///< vocab_size resolved
   TrainConfig train;
+  TaskConfig task;
   const Corpus* corpus = nullptr;
   std::vector<int64_t> lengths;
   uint64_t seed = 1;
@@ -30,6 +33,7 @@ struct AuditEvidence {
   int64_t length = 0;                       ///< of the trained rows below
   double baseline_loss = kUnknown;          ///< best validation loss, nats/token, median over seeds
   double bigram_loss = kUnknown;            ///< of the text, see corpus_facts.h
+  double baseline_accuracy = kUnknown;      ///< best, median over seeds
   double recall = kUnknown, kl = kUnknown;  ///< mean over layers, after training
   double untrained_recall = kUnknown;       ///< of the indexer as drawn, on the same trained model
   double untrained_kl = kUnknown;

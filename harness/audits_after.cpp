@@ -40,7 +40,26 @@ double random_recall(int64_t length, int64_t top_k) {
 
 }  // namespace
 
+namespace {
+
+AuditFinding beats_guessing(const AuditSubject& subject, const AuditEvidence& evidence) {
+  if (!std::isfinite(evidence.baseline_accuracy)) {
+    return open("no trained " + subject.baseline + " to hold against guessing");
+  }
+  double guess = 0;
+  for (const Guess& one : task(subject.task.name).guesses(subject.task))
+    guess = std::max(guess, one.accuracy);
+  return {verdict(evidence.baseline_accuracy > guess), evidence.baseline_accuracy, guess,
+          "accuracy",
+          sentence("%s answers %.1f %% at L = %lld, guessing %.1f %%", subject.baseline.c_str(),
+                   100 * evidence.baseline_accuracy, static_cast<long long>(evidence.length),
+                   100 * guess)};
+}
+
+}  // namespace
+
 AuditFinding baseline_after(const AuditSubject& subject, const AuditEvidence& evidence) {
+  if (task(subject.task.name).fill != nullptr) return beats_guessing(subject, evidence);
   if (!std::isfinite(evidence.baseline_loss)) {
     return open("no trained " + subject.baseline + " to hold against the bigrams of the text");
   }

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <unordered_set>
 
 namespace dsa {
 namespace {
@@ -18,12 +19,13 @@ constexpr double kLogitsTolerance = 1e-4;  // of the largest logit, float32
 constexpr double kMostNgrams = 0.02;
 constexpr double kStartTolerance = 0.05;
 constexpr double kParityTolerance = 1e-4;  // float32, norm of the difference over the norm
+constexpr int64_t kMostExamples = 20000;   // of a training, looked for among the tests
 constexpr int kRuns = 20;
 constexpr int64_t kStepsOfRun = 2;
 
 double start_loss(const ShortSetting& setting, const std::string& variant) {
   const auto trainer = setting.trainer(variant);
-  const auto tiles = validation_tiles(*setting.subject.corpus, setting.length, 8);
+  const auto tiles = test_tiles(setting.subject.task, *setting.subject.corpus, setting.length, 8);
   const std::vector<Batch> few(tiles.begin(),
                                tiles.begin() + std::min(std::ptrdiff_t{4}, std::ssize(tiles)));
   return evaluate(trainer->model(), few, 0).loss;
@@ -91,7 +93,43 @@ AuditFinding causality_before(const AuditSubject& subject) {
           static_cast<long long>(reached))};
 }
 
-AuditFinding leakage_before(const AuditSubject& subject) {
+namespace {
+
+/// Rows of token ids, to be found again.
+using RowSet = std::unordered_set<std::string>;
+std::vector<std::string> rows_of(const Batch& batch) {
+  std::vector<std::string> rows;
+  const at::Tensor tokens = batch.tokens.contiguous();
+  const auto bytes = static_cast<size_t>(tokens.size(1)) * sizeof(int64_t);
+  for (int64_t row = 0; row < tokens.size(0); ++row)
+    rows.emplace_back(reinterpret_cast<const char*>(tokens[row].const_data_ptr<int64_t>()), bytes);
+  return rows;
+}
+
+/// Test examples that a training of the run's steps sees as well.
+AuditFinding example_leakage(const AuditSubject& subject) {
+  int64_t tests = 0, examples = 0, seen = 0;
+  for (const int64_t length : subject.lengths) {
+    RowSet known;
+    for (const Batch& tile : test_tiles(subject.task, *subject.corpus, length, subject.train.batch))
+      for (std::string& row : rows_of(tile)) known.insert(std::move(row)), ++tests;
+    const auto batches =
+        training_batches(subject.task, *subject.corpus, length, subject.train.batch, subject.seed);
+    const int64_t steps =
+        std::min(subject.train.steps, std::max<int64_t>(1, kMostExamples / subject.train.batch));
+    for (int64_t step = 0; step < steps; ++step) {
+      for (const std::string& row : rows_of(batches->at(step)))
+        ++examples, seen += static_cast<int64_t>(known.erase(row));
+    }
+  }
+  const double share = static_cast<double>(seen) / static_cast<double>(tests);
+  return {verdict(seen == 0), share, 0, "share",
+          sentence("%lld of %lld test examples are among the %lld training examples looked at",
+                   static_cast<long long>(seen), static_cast<long long>(tests),
+                   static_cast<long long>(examples))};
+}
+
+AuditFinding text_leakage(const AuditSubject& subject) {
   double windows = 0;
   const int64_t n = leak_ngram(*subject.corpus);
   for (const int64_t length : subject.lengths) {
@@ -105,6 +143,15 @@ AuditFinding leakage_before(const AuditSubject& subject) {
               "%.2f %% of the scored validation tokens lie inside training windows, and %.2f %% of "
               "validation's %lld-token sequences occur in training text (at most %.0f %%)",
               100 * windows, 100 * ngrams, static_cast<long long>(n), 100 * kMostNgrams)};
+}
+
+}  // namespace
+
+AuditFinding leakage_before(const AuditSubject& subject) {
+  const Task& task = dsa::task(subject.task.name);
+  if (task.fill == nullptr) return text_leakage(subject);
+  const AuditFinding examples = example_leakage(subject);
+  return task.reads_text ? joined(examples, text_leakage(subject)) : examples;
 }
 
 AuditFinding baseline_before(const AuditSubject& subject) {

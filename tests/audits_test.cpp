@@ -104,6 +104,55 @@ TEST_CASE("the published experiment fails audits 1 to 4, each with its evidence"
   CHECK(row(7).before(subject).verdict == Verdict::kPassed);  // reproducibly wrong
 }
 
+namespace {
+
+/// Recall among `pairs` pairs of `length` tokens; few pairs leave few different examples.
+AuditSubject recalling(Corpus& corpus, int64_t pairs, int64_t length) {
+  TaskConfig task;
+  task.name = "mqar";
+  task.vocab_size = 40, task.pairs = pairs, task.test_examples = 50;
+  task.random_non_queries = false;
+  corpus = load_corpus(task, {});
+  AuditSubject subject = sound(corpus, "dsa");
+  subject.task = task;
+  subject.lengths = {length};
+  subject.model.vocab_size = 40;
+  return subject;
+}
+
+}  // namespace
+
+TEST_CASE("a task is judged by its own examples and by guessing", "[audits]") {
+  Corpus corpus;
+  AuditSubject subject = recalling(corpus, 4, 32);
+  for (const int number : {1, 2, 3, 4, 6, 7}) {
+    const AuditFinding finding = row(number).before(subject);
+    INFO("audit " << number << ": " << finding.sentence);
+    CHECK(finding.verdict == Verdict::kPassed);
+  }
+  AuditEvidence e = good_evidence();
+  e.bigram_loss = NAN;
+  e.baseline_accuracy = 0.26;  // one of four values is right by guessing
+  const AuditFinding above = row(3).after(subject, e);
+  CHECK(above.verdict == Verdict::kPassed);
+  CHECK_THAT(above.sentence, ContainsSubstring("guessing 25.0 %"));
+  e.baseline_accuracy = 0.24;
+  CHECK(row(3).after(subject, e).verdict == Verdict::kFailed);
+  e.baseline_accuracy = NAN;
+  CHECK(row(3).after(subject, e).verdict == Verdict::kOpen);
+}
+
+TEST_CASE("test examples that training sees too fail audit 2", "[audits]") {
+  Corpus corpus;
+  AuditSubject subject = recalling(corpus, 1, 8);  // 400 pairs at 3 places
+  subject.train.steps = 4000, subject.train.batch = 4;
+  const AuditFinding finding = row(2).before(subject);
+  INFO(finding.sentence);
+  CHECK(finding.verdict == Verdict::kFailed);
+  CHECK(finding.observed > 0.9);
+  CHECK_THAT(finding.sentence, ContainsSubstring("of 50 test examples are among the 16000"));
+}
+
 TEST_CASE("the indexer of dsa gets gradients, and other variants have none to train", "[audits]") {
   const Corpus corpus = tiny_corpus();
   CHECK(row(4).before(sound(corpus, "dsa")).verdict == Verdict::kPassed);
