@@ -1,4 +1,5 @@
 // Mixture of experts against a plain loop over tokens, and the balance loss.
+#include "model/experts.h"
 #include "model/moe.h"
 #include "tests/model_fixture.h"
 
@@ -66,6 +67,40 @@ TEST_CASE("MoE equals a plain loop over tokens and experts, gradients too", "[mo
     INFO("tensor " << i);
     // With one active expert its share is 1 whatever the router says: that gradient is 0 in both.
     CHECK(largest(actual[i] - expected[i]) < 1e-12 * std::max(1.0, largest(expected[i])));
+  }
+}
+
+TEST_CASE("experts in float32 equal those of float64, with and without rows", "[model][moe]") {
+  const int64_t n_experts = GENERATE(3, 40);
+  const bool training = GENERATE(false, true);
+  CAPTURE(n_experts, training);
+  dsa::testing::seed_torch(5);
+  std::vector<int64_t> counts;  // uneven, and some without a row
+  for (int64_t e = 0; e < n_experts; ++e) counts.push_back(e % 5 == 1 ? 0 : 1 + 7 * (e % 4));
+  const at::Tensor of_expert = at::tensor(counts, at::kLong);
+  const at::Tensor rows = at::randn({of_expert.sum().item<int64_t>(), 24});
+  std::vector<ExpertWeights> weights;
+  for (int64_t e = 0; e < n_experts; ++e)
+    weights.push_back({at::randn({32, 24}) / 5, at::randn({24, 32}) / 6});
+  const auto run = [&](at::ScalarType type) {
+    std::vector<ExpertWeights> own;
+    for (const auto& w : weights) {
+      own.push_back({w.in.to(type).detach().clone().requires_grad_(),
+                     w.out.to(type).detach().clone().requires_grad_()});
+    }
+    const at::Tensor in = rows.to(type).detach().clone().requires_grad_();
+    const at::Tensor out = apply_experts(in, own, of_expert, 0.0, training);
+    out.sin().sum().backward();
+    std::vector<at::Tensor> found{out.detach(), in.grad()};
+    for (const auto& w : own) found.push_back(w.in.grad()), found.push_back(w.out.grad());
+    return found;
+  };
+  const auto wide = run(at::kDouble), narrow = run(at::kFloat), again = run(at::kFloat);
+  for (size_t i = 0; i < wide.size(); ++i) {
+    INFO("tensor " << i);
+    REQUIRE(narrow[i].defined());
+    CHECK(largest(narrow[i].to(at::kDouble) - wide[i]) <= 2e-6 * std::max(1.0, largest(wide[i])));
+    CHECK(at::equal(narrow[i], again[i]));
   }
 }
 
