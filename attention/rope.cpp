@@ -8,6 +8,8 @@
 #include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <cmath>
+
 namespace dsa {
 namespace {
 
@@ -63,6 +65,12 @@ RopeLayout rope_layout(const std::string& name, const char* field) {
   require(name == "half_split" || name == "interleaved", field, " is \"", name,
           "\"; it can be half_split or interleaved");
   return name == "half_split" ? RopeLayout::kHalfSplit : RopeLayout::kInterleaved;
+}
+
+double stretched_rope_base(double base, int64_t width, double factor) {
+  require(width > 2 && factor >= 1, "RoPE of ", width, " dimensions cannot be stretched ", factor,
+          " times; it takes more than 2, and a factor of at least 1");
+  return base * std::pow(factor, static_cast<double>(width) / static_cast<double>(width - 2));
 }
 
 Rope::Rope(RopeLayout layout, int64_t width, double base)

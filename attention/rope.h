@@ -15,6 +15,11 @@ enum class RopeLayout { kInterleaved, kHalfSplit };
 /// @throws Error naming `field` and both layouts if `name` is neither "interleaved" nor "half_split".
 RopeLayout rope_layout(const std::string& name, const char* field = "rope-layout");
 
+/// The base at which the slowest pair of `width` turned dimensions takes `factor` times as many tokens for
+/// a turn, and the fastest as many as before: a model reads texts so much longer than it was trained on
+/// ("NTK-aware" scaling). width > 2.
+double stretched_rope_base(double base, int64_t width, double factor);
+
 /// Turns the leading `width` dimensions of every head by position * base^(-2i / width). The angles
 /// are computed in float64 and kept until other positions are asked for.
 class Rope {

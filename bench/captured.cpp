@@ -1,5 +1,6 @@
 #include "bench/captured.h"
 
+#include "attention/rope.h"
 #include "attention/selection_quality.h"
 
 #include <ATen/Functions.h>
@@ -117,18 +118,26 @@ std::string captured_declines(const KernelCase& kernel, const KernelConfig& conf
   return "";
 }
 
-void CapturedModel::load(const KernelConfig& config) {
-  const fs::path file = weights_file(config);
-  if (file_ == file.string()) return;
-  weights_ = read_weights(file);
-  corpus_ = std::make_shared<Corpus>(load_corpus(weights_.source.config.data));
-  file_ = file.string();
+void CapturedModel::load(const KernelConfig& config, int64_t length) {
+  const std::string file = weights_file(config).string();
+  if (file_ != file) {
+    trained_ = weights_source(file).config;
+    corpus_ = std::make_shared<Corpus>(load_corpus(trained_.data));
+    weights_ = {};
+  }
+  file_ = file;
+  const double trained_at = static_cast<double>(std::ranges::max(trained_.lengths));
+  const AttentionConfig& attention = trained_.attention;
+  const double base = stretched_rope_base(attention.rope_base, attention.head_width,
+                                          std::max(1.0, static_cast<double>(length) / trained_at));
+  if (weights_.model && weights_.source.config.attention.rope_base == base) return;
+  weights_ = read_weights(file, base);
 }
 
 AttentionCapture CapturedModel::layer(const KernelCase& kernel, const KernelConfig& config,
                                       int64_t window) {
-  load(config);
   const int64_t length = kernel.problem.keys;
+  load(config, length);
   const auto layers = weights_.model->attention_layers();
   const auto count = static_cast<int64_t>(layers.size());
   require(config.captured_layer >= 0 && config.captured_layer < count,

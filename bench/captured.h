@@ -34,13 +34,15 @@ std::string captured_declines(const KernelCase& kernel, const KernelConfig& conf
 class CapturedModel {
  public:
   /// What the layer saw on window number `window` of the held-out text, L bytes long, and the K keys
-  /// a query that its indexer selects there. Float32, batch 1.
+  /// a query that its indexer selects there. Float32, batch 1. Of windows longer than the model was
+  /// trained on, its RoPE is stretched to their length.
   AttentionCapture layer(const KernelCase& kernel, const KernelConfig& config, int64_t window);
 
  private:
-  void load(const KernelConfig& config);
+  void load(const KernelConfig& config, int64_t length);
 
   std::string file_;
+  RunConfig trained_;  ///< its settings
   LoadedWeights weights_;
   std::shared_ptr<const Corpus> corpus_;
 };

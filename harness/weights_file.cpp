@@ -42,11 +42,12 @@ WeightsSource weights_source(const std::filesystem::path& file) {
   return source_of(read_safetensors(file), file.string());
 }
 
-LoadedWeights read_weights(const std::filesystem::path& path) {
+LoadedWeights read_weights(const std::filesystem::path& path, double rope_base) {
   const std::string file = path.string();
   const Safetensors contents = read_safetensors(path);
   LoadedWeights loaded{source_of(contents, file), nullptr};
-  const RunConfig& config = loaded.source.config;
+  RunConfig& config = loaded.source.config;
+  if (rope_base > 0) config.attention.rope_base = rope_base;
   loaded.model =
       std::make_shared<Transformer>(loaded.source.variant, config.attention, config.model);
   const at::NoGradGuard no_grad;

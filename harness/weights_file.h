@@ -24,7 +24,8 @@ struct LoadedWeights {
 /// What the file says it holds; reads no tensor into a model.
 /// @throws Error naming the file and what is wrong with it
 WeightsSource weights_source(const std::filesystem::path& file);
-LoadedWeights read_weights(const std::filesystem::path& file);
+/// @param rope_base  the model's, in place of the one it was trained with; 0 = that
+LoadedWeights read_weights(const std::filesystem::path& file, double rope_base = 0);
 
 /// Where a file of this project is: in the source tree, else below the working folder.
 std::filesystem::path project_file(const std::string& relative);

@@ -101,3 +101,16 @@ TEST_CASE("an unknown RoPE layout names the two there are", "[model][rope]") {
   CHECK_THROWS_AS(rope_layout("neox"), Error);
   CHECK(rope_layout("interleaved") == RopeLayout::kInterleaved);
 }
+
+TEST_CASE("a stretched base slows the slowest pair by the factor and the fastest not at all",
+          "[model][rope]") {
+  const int64_t width = 16;
+  const double base = 10000, factor = 4, stretched = stretched_rope_base(base, width, factor);
+  const auto frequency = [&](double of, int64_t pair) {
+    return std::pow(of, -2.0 * static_cast<double>(pair) / static_cast<double>(width));
+  };
+  CHECK(frequency(stretched, 0) == frequency(base, 0));
+  CHECK(std::abs(frequency(base, 7) / frequency(stretched, 7) - factor) < 1e-12);
+  CHECK(stretched_rope_base(base, width, 1) == base);
+  CHECK_THROWS(stretched_rope_base(base, 2, 4));
+}
