@@ -3,8 +3,6 @@
 #include "attention/nvtx.h"
 #include "bench/session.h"
 
-#include <cmath>
-
 namespace dsa::bench {
 
 TrainingJob job_of(const std::string& variant, int64_t length, uint64_t seed,
@@ -40,10 +38,7 @@ TrainingResult train_seed(const TrainingJob& job, const Corpus& corpus, MetricsL
   const nvtx::Range range("timed", nvtx::Category::kTimed, job.length);
   TrainingResult result = run_training(job, corpus, hooks);
   if (!result.finished) return result;
-  for (const Evaluation& e : log.evaluations()) {  // those of before a resume count as well
-    result.best_validation_loss = std::fmin(result.best_validation_loss, e.loss);
-    result.best_accuracy = std::fmax(result.best_accuracy, e.accuracy);
-  }
+  count_best(result, job.train, log.evaluations());  // those of before a resume count as well
   if (!(result.median_step_seconds > 0)) {  // resumed after its last step: the log alone has them
     result.median_step_seconds = median(log.step_seconds());
     result.tokens_per_second =

@@ -163,13 +163,10 @@ class Run {
     const double unknown = std::numeric_limits<double>::quiet_NaN();
     result_.best_validation_loss = result_.best_accuracy = unknown;
     result_.final_validation_loss = result_.final_accuracy = unknown;
-    for (const Evaluation& evaluation : result_.evaluations) {
-      // fmin and fmax pass over NaN, which min and max do not.
-      result_.best_validation_loss = std::fmin(result_.best_validation_loss, evaluation.loss);
-      result_.best_accuracy = std::fmax(result_.best_accuracy, evaluation.accuracy);
-      result_.final_validation_loss = evaluation.loss;
-      result_.final_accuracy = evaluation.accuracy;
-    }
+    if (result_.evaluations.empty()) return;
+    count_best(result_, job_.train, result_.evaluations);
+    result_.final_validation_loss = result_.evaluations.back().loss;
+    result_.final_accuracy = result_.evaluations.back().accuracy;
   }
 
   /// Three steps past the end of the run, whose numbers are already taken; the median one is kept.
@@ -191,6 +188,17 @@ class Run {
 };
 
 }  // namespace
+
+void count_best(TrainingResult& result, const TrainConfig& config,
+                const std::vector<Evaluation>& evaluations) {
+  const TrainingStage last = stage_of(config, config.steps - 1);
+  for (const Evaluation& evaluation : evaluations) {
+    if (stage_of(config, std::max<int64_t>(0, evaluation.step - 1)) != last) continue;
+    // fmin and fmax pass over NaN, which min and max do not.
+    result.best_validation_loss = std::fmin(result.best_validation_loss, evaluation.loss);
+    result.best_accuracy = std::fmax(result.best_accuracy, evaluation.accuracy);
+  }
+}
 
 void check(const TrainingJob& job, const Corpus& corpus) {
   check(job.train);

@@ -32,7 +32,7 @@ struct TrainingHooks {
 
 struct TrainingResult {
   bool finished = false;  ///< false: stop was requested
-  /// Of the evaluations of this call (a continued run has no earlier ones); NaN without any.
+  /// Of the evaluations of this call (a continued run has no earlier ones), see count_best; NaN without any.
   double best_validation_loss = 0, best_accuracy = 0;
   double final_validation_loss = 0, final_accuracy = 0;
   std::vector<double> step_seconds;  ///< after warm-up (at least 10 steps where there are 20)
@@ -50,6 +50,11 @@ struct TrainingResult {
   std::vector<StepResult> steps;
   std::vector<Evaluation> evaluations;
 };
+
+/// Improves the best loss and accuracy by evaluations after steps of the last stage. Those of earlier
+/// stages read every key: they are another model's, and would hide what selecting costs.
+void count_best(TrainingResult& result, const TrainConfig& config,
+                const std::vector<Evaluation>& evaluations);
 
 /// @throws Error for what the job would refuse at its first step. Trains nothing.
 void check(const TrainingJob& job, const Corpus& corpus);

@@ -132,6 +132,22 @@ TEST_CASE("peak memory beyond results, many heads on one kv head, bfloat16", "[a
   check_peaks(at::kBFloat16, 16, 1, 96, 64);
 }
 
+TEST_CASE("peak memory beyond the result, attention mass", "[attend]") {
+  const Threads two(2);
+  const int64_t length = 16384, heads = 4, width = 64, top_k = 32;
+  const AttendInputs in = inputs_of({1, length, length, heads, heads, width, width, top_k});
+  const auto forward = cpu::sparse_forward(in.q, in.k, in.v, in.selection, in.scale);
+  at::Tensor mass;
+  const double peak = memory_of([&] {
+                        mass = cpu::attention_mass(in.q, in.k, in.selection, forward.lse, in.scale);
+                      }).second -
+                      static_cast<double>(mass.nbytes());
+  CAPTURE(peak);
+  constexpr double kUnseen = 2 << 20;  // pages of malloc and of the threads' stacks
+  CHECK(peak <=
+        kThreads * kPerThread + kUnseen + 4.0 * static_cast<double>(length * heads * width));
+}
+
 TEST_CASE("memory of forward and backward grows with L and L * K, not with L * L", "[attend]") {
   const Threads two(2);
   const int64_t width = 64, top_k = 32;

@@ -1,5 +1,6 @@
 // The stages of training dsa: who moves in which, and that a run may be cut anywhere.
 #include "harness/safetensors.h"
+#include "harness/training_run.h"
 #include "tests/temporary_folder.h"
 #include "tests/trainer_fixture.h"
 
@@ -159,4 +160,25 @@ TEST_CASE("stages longer than the run are refused", "[stages]") {
   config.indexer_steps = -1;
   CHECK_THROWS_MATCHES(check(config), Error,
                        Catch::Matchers::MessageMatches(ContainsSubstring("train.indexer-steps")));
+}
+
+TEST_CASE("the best evaluation is one of the last stage", "[stages]") {
+  const auto evaluation = [](int64_t step, double loss, double accuracy) {
+    Evaluation one;
+    one.step = step, one.loss = loss, one.accuracy = accuracy;
+    return one;
+  };
+  // Steps 1 to 6 read every key: better than what selecting makes of it.
+  const std::vector<Evaluation> all = {evaluation(0, 0.1, 0.95), evaluation(3, 0.2, 0.9),
+                                       evaluation(6, 0.3, 0.8),  evaluation(7, 0.9, 0.4),
+                                       evaluation(8, 0.7, 0.5),  evaluation(9, 0.8, 0.6)};
+  TrainingResult result;
+  result.best_validation_loss = result.best_accuracy = NAN;
+  count_best(result, staged(), all);
+  CHECK(result.best_validation_loss == 0.7);
+  CHECK(result.best_accuracy == 0.6);
+  TrainConfig plain = staged();
+  plain.dense_steps = plain.indexer_steps = 0;
+  count_best(result, plain, all);
+  CHECK(result.best_validation_loss == 0.1);
 }
