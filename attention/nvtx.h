@@ -58,7 +58,8 @@ class StageClock {
   /// Is one alive on this thread? Then what cannot be a range of its own, because threads do it in turns
   /// with something else, is worth telling it.
   static bool is_running();
-  /// Seconds of the range that is open were `category`'s: at most all that it had so far. No clock: nothing.
+  /// So many seconds of the open range were `category`'s; at most what the open range's own category
+  /// has. No clock: nothing.
   static void reassign(Category category, double seconds);
 
   struct State;  ///< of nvtx.cpp

@@ -132,7 +132,6 @@ at::Tensor ids_of_tied_rows(const at::Tensor& scores, const at::Tensor& visible,
 
 ops::Selection select_top_k(const at::Tensor& scores, int64_t top_k) {
   const int64_t B = scores.size(0), T = scores.size(1), S = scores.size(2);
-  const nvtx::Range range("select_top_k", nvtx::Category::kTopK, S);
   const at::Tensor hidden = future(T, S, scores);
   const at::Tensor masked = scores.masked_fill(hidden, -kInfinity);
   // One more than asked for: does the score at the edge occur again behind it?
@@ -165,7 +164,9 @@ ops::Selection select_top_k(const at::Tensor& scores, int64_t top_k) {
 
 ops::Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
                               int64_t top_k) {
-  return select_top_k(indexer_scores(q, k, weight), top_k);
+  const at::Tensor scores = indexer_scores(q, k, weight);
+  const nvtx::Range range("select_top_k", nvtx::Category::kTopK, k.size(1));
+  return select_top_k(scores, top_k);
 }
 
 std::optional<std::string> declines_math(Op op, const Problem& p) {

@@ -53,6 +53,14 @@ double trained(const record::Run& run, const std::string& quantity, const Labels
   return found.empty() ? kUnknown : sum / static_cast<double>(found.size());
 }
 
+/// Of rows that differ by K, the largest median.
+double most(const record::Run& run, const std::string& quantity, const Labels& wanted) {
+  double largest = kUnknown;
+  for (const auto* metric : metrics(run, quantity, wanted))
+    largest = std::fmax(largest, median_or_unknown(metric->samples));
+  return largest;
+}
+
 int64_t seeds_with_result(const record::Run& run, const Labels& wanted) {
   const auto found = metrics(run, "final_validation_loss", wanted);
   return found.empty() ? 0 : static_cast<int64_t>(finite(found.front()->samples).size());
@@ -81,7 +89,7 @@ constexpr const char* kCurves[] = {"attention_time", "layer_memory", "attention_
 constexpr double AuditEvidence::Point::*kCurveFields[] = {
     &AuditEvidence::Point::seconds, &AuditEvidence::Point::bytes, &AuditEvidence::Point::flops};
 
-void record_curve(record::Run& run, const std::string& variant,
+void record_curve(Recorder& recorder, const std::string& variant,
                   const std::vector<AuditEvidence::Point>& points) {
   const char* const units[] = {"s", "bytes", "FLOP"};
   for (int i = 0; i < 3; ++i) {
@@ -90,7 +98,7 @@ void record_curve(record::Run& run, const std::string& variant,
       series.xs.push_back(point.length);
       series.ys.push_back(point.*kCurveFields[i]);
     }
-    run.series.push_back(series);
+    recorder.put(series);
   }
 }
 
@@ -196,21 +204,30 @@ void AuditBook::before() {
 // Before anything trains: afterwards the heap is full of holes, and what lies in them counts as memory of
 // the layer (the same layer at L = 16384 took 91 MiB or 141).
 void AuditBook::measure_curves() {
-  const RunConfig& config = session_.config;
-  record::Run& run = session_.recorder->run();
   for (const Judged& judged : all_) {
     const std::string& name = judged.subject.variant;
-    if (!selects(variant(name)) || stop_requested() || !recorded_curve(run, name).empty()) continue;
+    const bool known = !recorded_curve(session_.recorder->run(), name).empty();
+    if (!selects(variant(name)) || stop_requested() || known) continue;
     session_.progress.begin("audit 5 truly_sparse: " + name);
     session_.progress.tick(0, "");
-    const SparsityCurve curve = sparsity_curve(name, config.attention, config.audit.lengths,
-                                               kCurveRepetitions, kCurveMemory, stop_requested);
-    if (stop_requested()) return;
-    session_.recorder->put(record::Metric{{kMissingCpus, "CPUs", record::Quantity::Better::kLower},
-                                          curve_labels(name),
-                                          {curve.missing_cpus}});
-    record_curve(run, name, curve.points);
+    try {
+      measure_curve(name);
+    } catch (const std::exception& error) {  // what cannot be judged is no reason to stop a run
+      session_.progress.print("  audit 5 cannot be judged for " + name + ": " + sentence_of(error));
+    }
   }
+}
+
+void AuditBook::measure_curve(const std::string& name) {
+  const RunConfig& config = session_.config;
+  const SparsityCurve curve = sparsity_curve(name, config.attention, config.audit.lengths,
+                                             kCurveRepetitions, kCurveMemory, stop_requested);
+  if (stop_requested()) return;
+  session_.recorder->put(record::Metric{{kMissingCpus, "CPUs", record::Quantity::Better::kLower},
+                                        curve_labels(name),
+                                        {curve.missing_cpus}});
+  record_curve(*session_.recorder, name, curve.points);
+  session_.recorder->write();
 }
 
 AuditEvidence AuditBook::evidence(const AuditSubject& subject) const {
@@ -218,13 +235,13 @@ AuditEvidence AuditBook::evidence(const AuditSubject& subject) const {
   AuditEvidence e;
   e.bigram_loss = bigrams_;
   e.length = longest(subject.lengths);
-  Labels own = training_labels(subject.variant, e.length);
-  const Labels curves =
-      own;  // those of a sweep differ by K too, but every row takes the same steps
+  // A sweep's rows differ by K: the fewest keys are hardest to learn with, the most cost most.
+  const Labels of_every_k = training_labels(subject.variant, e.length);
+  Labels own = of_every_k;
   if (selects(variant(subject.variant)))
     own["K"] = std::to_string(resolved_top_k(subject.attention, e.length));
   const Labels base = training_labels(subject.baseline, e.length);
-  e.baseline_accuracy = trained(run, "best_accuracy", base);
+  e.baseline_accuracy = trained(run, "final_accuracy", base);
   e.baseline_loss = trained(run, "best_validation_loss", base);
   e.recall = trained(run, "selection_recall", own);
   e.kl = trained(run, "selection_kl", own);
@@ -233,16 +250,15 @@ AuditEvidence AuditBook::evidence(const AuditSubject& subject) const {
   e.parameters = trained(run, "parameters", own);
   e.baseline_parameters = trained(run, "parameters", base);
   e.indexer_parameters = trained(run, "indexer_parameters", own);
-  e.flops_per_token = trained(run, "flops_per_token", own);
+  e.flops_per_token = most(run, "flops_per_token", of_every_k);
   e.baseline_flops_per_token = trained(run, "flops_per_token", base);
   e.seeds = seeds_with_result(run, own);
   e.baseline_seeds = seeds_with_result(run, base);
-  e.steps = finished_steps(run, curves);
+  e.steps = finished_steps(run, of_every_k);
   e.baseline_steps = finished_steps(run, base);
   e.curve = recorded_curve(run, subject.variant);
   const double missing = trained(run, kMissingCpus, curve_labels(subject.variant));
   if (std::isfinite(missing)) e.missing_cpus = missing;
-  e.curve_of = "attention of a layer at K = " + std::to_string(kSparsityTopK);
   return e;
 }
 

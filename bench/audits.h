@@ -22,6 +22,7 @@ class AuditBook {
     AuditSubject subject;
     std::vector<AuditFinding> findings;  ///< a row of audits() each
   };
+  void measure_curve(const std::string& variant);
   void show(const AuditRow& audit, const std::string& variant);
   AuditEvidence evidence(const AuditSubject& subject) const;
   void put(const Judged& judged, size_t row, const AuditFinding& finding);

@@ -118,18 +118,26 @@ std::string captured_declines(const KernelCase& kernel, const KernelConfig& conf
   return "";
 }
 
+double CapturedModel::rope_base_at(int64_t length) const {
+  const AttentionConfig& attention = trained_.attention;
+  const int64_t longest = std::ranges::max(trained_.lengths);
+  if (length <= longest) return attention.rope_base;
+  const bool latent = variant(trained_variant_).baseline == "mla_dense";
+  return stretched_rope_base(attention.rope_base,
+                             latent ? attention.rope_width : attention.head_width,
+                             static_cast<double>(length) / static_cast<double>(longest));
+}
+
 void CapturedModel::load(const KernelConfig& config, int64_t length) {
   const std::string file = weights_file(config).string();
   if (file_ != file) {
-    trained_ = weights_source(file).config;
+    const WeightsSource source = weights_source(file);
+    trained_ = source.config, trained_variant_ = source.variant;
     corpus_ = std::make_shared<Corpus>(load_corpus(trained_.data));
     weights_ = {};
   }
   file_ = file;
-  const double trained_at = static_cast<double>(std::ranges::max(trained_.lengths));
-  const AttentionConfig& attention = trained_.attention;
-  const double base = stretched_rope_base(attention.rope_base, attention.head_width,
-                                          std::max(1.0, static_cast<double>(length) / trained_at));
+  const double base = rope_base_at(length);
   if (weights_.model && weights_.source.config.attention.rope_base == base) return;
   weights_ = read_weights(file, base);
 }

@@ -40,9 +40,12 @@ class CapturedModel {
 
  private:
   void load(const KernelConfig& config, int64_t length);
+  /// That of the model, stretched where the text is longer than any it was trained on.
+  double rope_base_at(int64_t length) const;
 
   std::string file_;
   RunConfig trained_;  ///< its settings
+  std::string trained_variant_;
   LoadedWeights weights_;
   std::shared_ptr<const Corpus> corpus_;
 };

@@ -167,7 +167,8 @@ int audit(const CommandLine& line, const std::string& command) {
   config.audit.with_training = true;
   config.lengths.resize(1);
   config.seeds.resize(1);
-  if (!config.task.top_k.empty()) config.task.top_k.resize(1);
+  auto& swept = config.task.top_k;
+  if (!swept.empty()) swept = {*std::min_element(swept.begin(), swept.end())};
   const int64_t most = config.audit.steps;
   require(config.train.dense_steps + config.train.indexer_steps < most, "--audit.steps is ", most,
           ", but the stages before the sparse one alone take ",

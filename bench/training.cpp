@@ -152,6 +152,7 @@ TrainingResult TrainingRow::train(uint64_t seed, Session& session, MetricsLog& l
     RunConfig settings = config;
     settings.model.vocab_size = model.vocab_size();
     settings.attention = attention_;
+    settings.lengths = {length_};  // what this model was trained at
     write_weights(file(seed, ".weights.safetensors", session), model, {variant_.name, settings});
   };
   return train_seed(job, *session.corpus, log, session.progress, next_seed_ - 1, seeds, write);

@@ -75,11 +75,11 @@ std::string sentence(const char* format, ...) {
 
 ShortSetting::ShortSetting(const AuditSubject& asked)
     : subject(asked),
-      length(std::min(kAuditLength, asked.lengths.front())),
+      length(std::min(kAuditLength, std::ranges::min(asked.lengths))),
       attention(asked.attention),
       model(asked.model),
       train(asked.train) {
-  const int64_t whole = asked.lengths.front();
+  const int64_t whole = std::ranges::min(asked.lengths);
   if (dsa::task(asked.task.name).fill != nullptr) length = whole;
   const int64_t top_k = resolved_top_k(attention, whole);
   attention.top_k = std::max<int64_t>(1, std::min(top_k, whole) * length / whole);

@@ -27,13 +27,13 @@ struct AuditSubject {
 };
 inline constexpr int64_t kAuditLength = 64;
 
-/// What training, or kernel rows, have shown of a variant and its baseline. NaN or empty = not seen.
+/// What training and its measurements have shown of a variant and its baseline. NaN or empty = not seen.
 struct AuditEvidence {
   static constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
   int64_t length = 0;                       ///< of the trained rows below
   double baseline_loss = kUnknown;          ///< best validation loss, nats/token, median over seeds
   double bigram_loss = kUnknown;            ///< of the text, see corpus_facts.h
-  double baseline_accuracy = kUnknown;      ///< best, median over seeds
+  double baseline_accuracy = kUnknown;      ///< final, median over seeds
   double recall = kUnknown, kl = kUnknown;  ///< mean over layers, after training
   double untrained_recall = kUnknown;       ///< of the indexer as drawn, on the same trained model
   double untrained_kl = kUnknown;
@@ -48,7 +48,6 @@ struct AuditEvidence {
   };
   std::vector<Point> curve;
   double missing_cpus = 0;  ///< that others took from us while the curve was timed
-  std::string curve_of;     ///< what was measured, for the sentence
 };
 
 struct AuditFinding {

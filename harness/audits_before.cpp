@@ -106,13 +106,14 @@ std::vector<std::string> rows_of(const Batch& batch) {
   return rows;
 }
 
-/// Test examples that a training of the run's steps sees as well.
+/// Test examples that are among the first kMostExamples of a training, of the first seed.
 AuditFinding example_leakage(const AuditSubject& subject) {
   int64_t tests = 0, examples = 0, seen = 0;
   for (const int64_t length : subject.lengths) {
     RowSet known;
     for (const Batch& tile : test_tiles(subject.task, *subject.corpus, length, subject.train.batch))
-      for (std::string& row : rows_of(tile)) known.insert(std::move(row)), ++tests;
+      for (std::string& row : rows_of(tile)) known.insert(std::move(row));
+    tests += std::ssize(known);
     const auto batches =
         training_batches(subject.task, *subject.corpus, length, subject.train.batch, subject.seed);
     const int64_t steps =

@@ -106,7 +106,8 @@ void visit_fields(C& c, V&& v) {
   auto& [with_training, steps, lengths] = c;
   v("with-training", with_training, "judge what a run trains before and after its training");
   v("steps", steps, "steps of the trainings of `dsa-bench audit`");
-  v("lengths", lengths, "tokens at which `dsa-bench audit` measures time and memory of attention");
+  v("lengths", lengths,
+    "tokens at which audit 5 measures time and memory of attention; at least three");
 }
 
 struct RunConfig {

@@ -51,8 +51,9 @@ struct TrainingResult {
   std::vector<Evaluation> evaluations;
 };
 
-/// Improves the best loss and accuracy by evaluations after steps of the last stage. Those of earlier
-/// stages read every key: they are another model's, and would hide what selecting costs.
+/// Improves the best loss and accuracy by evaluations after steps of the last stage. In earlier ones a
+/// variant with stages reads every key, which would hide what selecting costs; the others take
+/// their best of the same steps, so that all choose among as many.
 void count_best(TrainingResult& result, const TrainConfig& config,
                 const std::vector<Evaluation>& evaluations);
 

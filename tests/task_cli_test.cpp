@@ -6,6 +6,7 @@
 #include <catch2/matchers/catch_matchers_string.hpp>
 
 #include <csignal>
+#include <map>
 #include <set>
 
 using Catch::Matchers::ContainsSubstring;
@@ -31,6 +32,39 @@ std::vector<Json> metrics(const Json& record, const std::string& name) {
 }
 
 }  // namespace
+
+TEST_CASE("audits judge a sweep, and a resume measures nothing twice", "[cli][task][audits]") {
+  Bench bench;
+  const Outcome outcome =
+      bench.run(with_task({"--variants", "dense,dsa", "--task.top-k", "4,2", "--task.test-examples",
+                           "20", "--audit.with-training"},
+                          "mqar"));
+  INFO(outcome.out << outcome.err);
+  REQUIRE(outcome.code == 0);
+  const Json record = bench.json("record.json");
+  std::map<std::string, std::string> words, statuses;  // of dsa, by number
+  for (const auto& audit : record["audits"]) {
+    if (audit["labels"]["variant"] != "dsa") continue;
+    words[audit["labels"]["number"]] = audit["detail"];
+    statuses[audit["labels"]["number"]] = audit["labels"]["status"];
+  }
+  CHECK_THAT(words["2"], ContainsSubstring("of 20 test examples are among the 6 training"));
+  CHECK_THAT(words["3"], ContainsSubstring("guessing 25.0 %"));
+  CHECK_THAT(words["4"], ContainsSubstring("recall@2 of"));
+  CHECK(statuses["8"] != "open");
+
+  const auto curves = [&] {
+    std::vector<Json> found;
+    const Json now = bench.json("record.json");
+    for (const auto& series : now["series"])
+      if (series["labels"]["level"] == "audit") found.push_back(series);
+    return found;
+  };
+  const std::vector<Json> before = curves();
+  CHECK(before.size() == 3);
+  REQUIRE(bench.plain({"--resume", bench.folder().string()}).code == 0);
+  CHECK(curves() == before);
+}
 
 TEST_CASE("a task sweeps K over variants that select and trains dense once", "[cli][task]") {
   Bench bench;
