@@ -37,7 +37,7 @@ void advise_huge_pages(void* memory, int64_t bytes);
 /// Bytes held by the scratch of all threads now.
 int64_t scratch_live_bytes();
 
-/// Gives this thread's scratch back to the system (tests of memory growth).
+/// Gives this thread's scratch back to the system, for measurements of memory.
 void release_scratch();
 
 }  // namespace dsa::cpu
