@@ -201,14 +201,17 @@ TEST_CASE("weights or a layer that do not exist are refused before rows are made
   refused([](KernelConfig& k) { k.captured_layer = -1; }, "has layers 0 to 1");
 }
 
-TEST_CASE("the committed model's indexer selects well, and not only what is near", "[captured]") {
+namespace {
+
+/// The committed model on the first window of so many bytes, K = 512.
+void check_committed_model(int64_t length) {
   KernelConfig kernels;
   kernels.captured_weights = DSA_PRESETS "/captured.safetensors";
   CHECK(std::filesystem::file_size(kernels.captured_weights) <= 1'000'000);
   KernelCase row;
   row.op = Op::kSparse;
   row.scores = "captured";
-  row.problem.queries = row.problem.keys = 8192;
+  row.problem.queries = row.problem.keys = length;
   row.problem.top_k = 512;
   const std::string reason = captured_declines(row, kernels);
   if (reason.find("fetch-text") != std::string::npos) SKIP(reason);
@@ -216,29 +219,20 @@ TEST_CASE("the committed model's indexer selects well, and not only what is near
   CapturedModel model;
   const auto facts = facts_of(model.layer(row, kernels, 0));
   REQUIRE(facts);
-  CAPTURE(facts->union16);
+  CAPTURE(facts->union16, facts->recall, facts->recent);
   CHECK(facts->recall >= 0.5);
   CHECK(facts->recent <= 0.7);
 }
 
+}  // namespace
+
+TEST_CASE("the committed model's indexer selects well, and not only what is near", "[captured]") {
+  check_committed_model(8192);
+}
+
 TEST_CASE("past its length the committed model reads with stretched RoPE, and selects well still",
           "[captured][slow]") {
-  KernelConfig kernels;
-  kernels.captured_weights = DSA_PRESETS "/captured.safetensors";
-  KernelCase row;
-  row.op = Op::kSparse;
-  row.scores = "captured";
-  row.problem.queries = row.problem.keys = 32768;
-  row.problem.top_k = 512;
-  const std::string reason = captured_declines(row, kernels);
-  if (reason.find("fetch-text") != std::string::npos) SKIP(reason);
-  REQUIRE(reason.empty());
-  CapturedModel model;
-  const auto facts = facts_of(model.layer(row, kernels, 0));
-  REQUIRE(facts);
-  CAPTURE(facts->union16);
-  CHECK(facts->recall >= 0.5);  // 0.27 with the base it was trained with
-  CHECK(facts->recent <= 0.7);
+  check_committed_model(32768);  // recall 0.27 with the base it was trained with
 }
 
 TEST_CASE("the model of a shorter row is not that of a longer one before it", "[captured]") {

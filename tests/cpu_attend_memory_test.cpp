@@ -1,40 +1,21 @@
 // Memory of the sparse-attention kernels: scratch they keep, and peaks beyond what they return.
 #include "attention/cpu/scratch.h"
+#include "harness/memory.h"
 #include "tests/attend_fixture.h"
-
-#include <fstream>
 
 using namespace dsa;
 using namespace dsa::test;
 
 namespace {
 
-/// A line of /proc/self/status, e.g. "VmHWM:", in bytes.
-double resident_bytes(const std::string& line) {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;)
-    if (word == line) {
-      double kib = 0;
-      status >> kib;
-      return 1024 * kib;
-    }
-  throw std::runtime_error("/proc/self/status has no " + line);
-}
-
-void reset_peak() {
-  if (!(std::ofstream("/proc/self/clear_refs") << "5" << std::flush)) SKIP("no peak to reset here");
-}
-
 /// Bytes of scratch that `work` makes two threads hold, and how far resident memory rises meanwhile.
 template <class Work>
 std::pair<double, double> memory_of(const Work& work) {
   cpu::release_scratch();
   const int64_t before = cpu::scratch_live_bytes();
-  const double resident = resident_bytes("VmRSS:");
-  reset_peak();
-  work();
-  const double peak = resident_bytes("VmHWM:") - resident;
-  return {static_cast<double>(cpu::scratch_live_bytes() - before), peak};
+  const auto peak = peak_bytes(work);
+  if (!peak) SKIP("this system does not tell the peak of resident memory");
+  return {static_cast<double>(cpu::scratch_live_bytes() - before), *peak};
 }
 
 constexpr double kThreads = 2, kPerThread = 4 << 20;
