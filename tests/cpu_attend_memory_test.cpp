@@ -1,24 +1,13 @@
 // Memory of the sparse-attention kernels: scratch they keep, and peaks beyond what they return.
-#include "attention/cpu/scratch.h"
-#include "harness/memory.h"
 #include "tests/attend_fixture.h"
+#include "tests/memory_of.h"
 
 using namespace dsa;
 using namespace dsa::test;
 
 namespace {
 
-/// Bytes of scratch that `work` makes two threads hold, and how far resident memory rises meanwhile.
-template <class Work>
-std::pair<double, double> memory_of(const Work& work) {
-  cpu::release_scratch();
-  const int64_t before = cpu::scratch_live_bytes();
-  const auto peak = peak_bytes(work);
-  if (!peak) SKIP("this system does not tell the peak of resident memory");
-  return {static_cast<double>(cpu::scratch_live_bytes() - before), *peak};
-}
-
-constexpr double kThreads = 2, kPerThread = 4 << 20;
+constexpr double kThreads = 2;
 
 }  // namespace
 
@@ -71,7 +60,6 @@ void check_peaks(at::ScalarType dtype, int64_t heads, int64_t kv_heads, int64_t 
     for (const at::Tensor& t : tensors) sum += static_cast<double>(t.nbytes());
     return sum;
   };
-  constexpr double kUnseen = 2 << 20;  // pages of malloc and of the threads' stacks
   const double tokens = static_cast<double>(length), threads = kThreads * kPerThread + kUnseen;
   const double row = 4 * static_cast<double>(width + v_width);
   ops::AttentionResult forward;
@@ -124,7 +112,6 @@ TEST_CASE("peak memory beyond the result, attention mass", "[attend]") {
                       }).second -
                       static_cast<double>(mass.nbytes());
   CAPTURE(peak);
-  constexpr double kUnseen = 2 << 20;  // pages of malloc and of the threads' stacks
   CHECK(peak <=
         kThreads * kPerThread + kUnseen + 4.0 * static_cast<double>(length * heads * width));
 }

@@ -13,6 +13,13 @@ inline constexpr int64_t kTileRows = 16;
 inline constexpr int64_t kTileBytes = 1024;
 inline constexpr int64_t kTilePairs = 32;  ///< bfloat16 in a row of a tile
 
+}  // namespace dsa::cpu
+
+#ifdef DSA_EMULATE_AMX
+#include "attention/cpu/amx_emulated.h"
+#else
+namespace dsa::cpu {
+
 /// While it lives, this thread's eight tiles are 16 x 64 bytes each. Kernels of other libraries
 /// configure tiles anew, so it wraps one call and nothing that calls back.
 class Tiles {
@@ -43,3 +50,4 @@ template <int c, int a, int b>
 }
 
 }  // namespace dsa::cpu
+#endif

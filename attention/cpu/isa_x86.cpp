@@ -34,12 +34,16 @@ bool has_avx512bf16() {
 
 /// AMX with bfloat16 and int8. Linux saves a process's tiles only after it asked for it, once.
 bool has_amx() {
+#ifdef DSA_EMULATE_AMX
+  return has_avx512bf16();
+#else
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (!has_avx512bf16() || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
   constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;
   if ((~edx & (kBf16 | kTile | kInt8)) != 0) return false;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM of Linux 5.16
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#endif
 }
 
 constexpr IsaRow kRows[] = {
