@@ -4,6 +4,8 @@
 
 #include <ATen/Functions.h>
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+#include <catch2/generators/catch_generators_range.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 
 using namespace dsa;
@@ -11,30 +13,44 @@ using Catch::Matchers::ContainsSubstring;
 
 namespace {
 
-constexpr int64_t kHeads = 4, kKvHeads = 2, kWidth = 16, kValues = 8, kTopK = 6;
+constexpr int64_t kTopK = 6;
 
-/// T of S: whole, decode, one token, no query, a suffix of queries.
-const std::vector<std::pair<int64_t, int64_t>> kLengths = {
-    {13, 13}, {1, 20}, {1, 1}, {0, 5}, {4, 9}};
+/// T of S: whole, decode, one token, no query, a suffix of queries; and more than a block of queries.
+using Lengths = std::vector<std::pair<int64_t, int64_t>>;
+const Lengths kLengths = {{13, 13}, {1, 20}, {1, 1}, {0, 5}, {4, 9}};
+const Lengths kLonger = {{13, 13}, {1, 20}, {301, 320}, {0, 5}, {4, 9}};
+
+struct PackedShape {
+  at::ScalarType dtype;
+  int64_t heads, kv_heads, width, values;
+};
+constexpr PackedShape kSmall{at::kFloat, 4, 2, 16, 8};
+const PackedShape kShapes[] = {kSmall,
+                               {at::kBFloat16, 4, 2, 16, 8},
+                               {at::kFloat, 2, 2, 64, 64},
+                               {at::kBFloat16, 3, 3, 64, 96},
+                               {at::kFloat, 16, 1, 72, 64},  // heads share rows
+                               {at::kBFloat16, 32, 1, 96, 64}};
 
 struct Packed {
   at::Tensor q, k, v, index_q, index_k, weight;
   ops::SequenceOffsets offsets;
 };
 
-Packed packed() {
+Packed packed(const PackedShape& shape = kSmall, const Lengths& lengths = kLengths) {
   at::manual_seed(7);
   std::vector<int64_t> query{0}, key{0};
-  for (const auto& [t, s] : kLengths) {
+  for (const auto& [t, s] : lengths) {
     query.push_back(query.back() + t);
     key.push_back(key.back() + s);
   }
-  return {at::randn({query.back(), kHeads, kWidth}),
-          at::randn({key.back(), kKvHeads, kWidth}),
-          at::randn({key.back(), kKvHeads, kValues}),
-          at::randn({query.back(), 2, 8}),
-          at::randn({key.back(), 8}),
-          at::randn({query.back(), 2}),
+  const auto random = [&](at::IntArrayRef sizes) { return at::randn(sizes).to(shape.dtype); };
+  return {random({query.back(), shape.heads, shape.width}),
+          random({key.back(), shape.kv_heads, shape.width}),
+          random({key.back(), shape.kv_heads, shape.values}),
+          random({query.back(), 2, 8}),
+          random({key.back(), 8}),
+          random({query.back(), 2}),
           {at::tensor(query, at::kInt), at::tensor(key, at::kLong)}};
 }
 
@@ -50,25 +66,36 @@ std::string refusal(const Packed& p, const ops::SequenceOffsets& offsets) {
 }  // namespace
 
 TEST_CASE("packed sequences give what each sequence gives alone", "[varlen]") {
-  const Packed p = packed();
+  const PackedShape shape = GENERATE(from_range(std::begin(kShapes), std::end(kShapes)));
+  CAPTURE(shape.dtype, shape.heads, shape.kv_heads, shape.width, shape.values);
+  Packed p = packed(shape, kLonger);
+  for (at::Tensor* x : {&p.q, &p.k, &p.v}) x->requires_grad_();
   const auto chosen = ops::indexer_select(p.index_q, p.index_k, p.weight, p.offsets, kTopK);
   const auto sparse = ops::sparse_attention(p.q, p.k, p.v, chosen, p.offsets, 0.25);
   const auto dense = ops::dense_attention(p.q, p.k, p.v, p.offsets, 0.25);
-  REQUIRE(sparse.out.sizes() == at::IntArrayRef({19, kHeads, kValues}));
-  REQUIRE(sparse.lse.sizes() == at::IntArrayRef({19, kHeads}));
+  REQUIRE(sparse.out.sizes() == at::IntArrayRef({319, shape.heads, shape.values}));
+  REQUIRE(sparse.lse.sizes() == at::IntArrayRef({319, shape.heads}));
+  const at::Tensor dout = at::randn(sparse.out.sizes()).to(shape.dtype);
+  sparse.out.backward(dout);
   int64_t t0 = 0, s0 = 0;
-  for (const auto& [t, s] : kLengths) {
+  for (const auto& [t, s] : kLonger) {
     if (t > 0) {
+      INFO("sequence of " << t << " queries and " << s << " keys");
       const auto rows = [&](const at::Tensor& x) { return x.narrow(0, t0, t).unsqueeze(0); };
       const auto keys = [&](const at::Tensor& x) { return x.slice(0, s0, s0 + s).unsqueeze(0); };
+      const auto leaf = [](const at::Tensor& x) { return x.detach().clone().requires_grad_(); };
       const auto own = ops::indexer_select(rows(p.index_q), keys(p.index_k), rows(p.weight), kTopK);
       CHECK(at::equal(own.indices, rows(chosen.indices)));
       CHECK(at::equal(own.count, rows(chosen.count)));
-      const auto alone = ops::sparse_attention(rows(p.q), keys(p.k), keys(p.v), own, 0.25);
+      const at::Tensor q = leaf(rows(p.q)), k = leaf(keys(p.k)), v = leaf(keys(p.v));
+      const auto alone = ops::sparse_attention(q, k, v, own, 0.25);
       CHECK(at::equal(alone.out, rows(sparse.out)));
       CHECK(at::equal(alone.lse, rows(sparse.lse)));
-      const auto full = ops::dense_attention(rows(p.q), keys(p.k), keys(p.v), 0.25);
-      CHECK(at::equal(full.out, rows(dense.out)));
+      alone.out.backward(rows(dout));
+      CHECK(at::equal(q.grad(), rows(p.q.grad())));
+      CHECK(at::equal(k.grad(), keys(p.k.grad())));
+      CHECK(at::equal(v.grad(), keys(p.v.grad())));
+      CHECK(at::equal(ops::dense_attention(q, k, v, 0.25).out, rows(dense.out)));
     }
     t0 += t;
     s0 += s;
