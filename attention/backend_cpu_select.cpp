@@ -110,17 +110,14 @@ ops::Selection select_top_k(const at::Tensor& scores, int64_t top_k) {
   const auto* from = scores.const_data_ptr<float>();
   auto* ids = selection.indices.mutable_data_ptr<int32_t>();
   auto* count = selection.count.mutable_data_ptr<int32_t>();
-  // Rows share nothing, so few of them are still split over all threads.
-  const int64_t split = batch * queries / (4 * at::get_num_threads());
-  const int64_t rows = std::clamp<int64_t>(split, 1, kQueryBlock);
-  for_each_range(batch, queries, rows, [&](int64_t b, Range range) {
+  for_each_share(batch * queries, [&](const auto& next) {
     const KeepDenormals exact;
     auto* buffer =
         scratch<float>(Slot::kSelectBuffer, kernels.select_scratch(std::min(top_k, keys), 1));
-    for (int64_t t = range.first; t < range.last; ++t) {
-      const int64_t row = b * queries + t;
-      count[row] = kernels.select_row(from + row * keys, {keys, t + 1 + keys - queries}, top_k,
-                                      buffer, ids + row * top_k);
+    for (int64_t row = next(); row >= 0; row = next()) {
+      const int64_t visible = row % queries + 1 + keys - queries;
+      count[row] =
+          kernels.select_row(from + row * keys, {keys, visible}, top_k, buffer, ids + row * top_k);
     }
   });
   throw_if_nan(selection.count);

@@ -135,6 +135,32 @@ TEST_CASE("tasks really run on more than one thread, each once", "[attend]") {
   for (int count : done) REQUIRE(count == 1);
 }
 
+TEST_CASE("items in shares are done once each, those of a slow thread by another", "[attend]") {
+  for (const int count : {1, 2, 5}) {
+    const Threads set(count);
+    for (const int64_t items : {0, 1, 4, 33}) {
+      CAPTURE(count, items);
+      std::vector<std::atomic<int>> done(static_cast<size_t>(items));
+      cpu::for_each_share(items, [&](const auto& next) {
+        for (int64_t i = next(); i >= 0; i = next()) ++done[static_cast<size_t>(i)];
+      });
+      for (const auto& times : done) REQUIRE(times == 1);
+    }
+  }
+  const Threads two(2);
+  std::atomic<int> left_to_sleeper{0};
+  cpu::for_each_share(8, [&](const auto& next) {
+    bool has_slept = false;
+    for (int64_t i = next(); i >= 0; i = next()) {
+      left_to_sleeper += has_slept;
+      if (i != 0) continue;
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      has_slept = true;
+    }
+  });
+  REQUIRE(left_to_sleeper == 0);
+}
+
 TEST_CASE("a NaN or infinity in a selected key reaches the output, in another key it does not",
           "[attend]") {
   const AttendCase c{1, 40, 40, 1, 1, 20, 20, 7};

@@ -166,26 +166,51 @@ struct KthValue {
     float value, gap;
   };
 
-  /// Estimates the score that `wanted` of n >= 16 * kWidth lie above. Sixteen registers sorted lane by
-  /// lane give kWidth estimates of every sixteenth; their mean is as good as the quantile of all
-  /// 16 * kWidth, and costs no branch.
-  static Estimate estimate(const float* scores, int64_t n, int64_t wanted) {
+  /// Sixteen registers sorted lane by lane, falling: kWidth samples of 16, without a branch.
+  struct SortedLanes {
     Reg x[16];
+
+    /// Every `stride` scores one register.
+    [[gnu::always_inline]] SortedLanes(const float* scores, int64_t stride) {
 #pragma GCC unroll 16
-    for (int v = 0; v < 16; ++v) x[v] = Isa::load(scores + v * ((n - kWidth) / 15));
-    constexpr Network kNetwork;
+      for (int v = 0; v < 16; ++v) x[v] = Isa::load(scores + v * stride);
+      constexpr Network kNetwork;
 #pragma GCC unroll 63
-    for (int c = 0; c < 63; ++c) {
-      const Reg a = x[kNetwork.first[c]], b = x[kNetwork.second[c]];
-      x[kNetwork.first[c]] = Isa::max(a, b);
-      x[kNetwork.second[c]] = Isa::min(a, b);
+      for (int c = 0; c < 63; ++c) {
+        const Reg a = x[kNetwork.first[c]], b = x[kNetwork.second[c]];
+        x[kNetwork.first[c]] = Isa::max(a, b);
+        x[kNetwork.second[c]] = Isa::min(a, b);
+      }
     }
-    // x[i] estimates the score with a share of (i + 1) / 17 above it.
-    const float place = 17.0f * static_cast<float>(wanted) / static_cast<float>(n) - 1;
-    const int i = place <= 0 ? 0 : place >= 14 ? 14 : static_cast<int>(place);
-    const float upper = Isa::reduce_add(x[i]) / kWidth, lower = Isa::reduce_add(x[i + 1]) / kWidth;
-    const float share = place <= 0 ? 0 : place >= 15 ? 1 : place - static_cast<float>(i);
-    return {upper + share * (lower - upper), (upper - lower) * 17 / static_cast<float>(n)};
+
+    /// Estimates the score that `wanted` of n lie above: the mean over lanes of every sixteenth is as
+    /// good as the quantile of all 16 * kWidth.
+    Estimate estimate(int64_t n, int64_t wanted) const {
+      // x[i] estimates the score with a share of (i + 1) / 17 above it.
+      const float place = 17.0f * static_cast<float>(wanted) / static_cast<float>(n) - 1;
+      const int i = place <= 0 ? 0 : place >= 14 ? 14 : static_cast<int>(place);
+      const float upper = Isa::reduce_add(x[i]) / kWidth;
+      const float lower = Isa::reduce_add(x[i + 1]) / kWidth;
+      const float share = place <= 0 ? 0 : place >= 15 ? 1 : place - static_cast<float>(i);
+      return {upper + share * (lower - upper), (upper - lower) * 17 / static_cast<float>(n)};
+    }
+
+    /// How many of the sample lie above a score.
+    int64_t count_above(float score) const {
+      const Reg pivot = Isa::set1(score);
+      auto even = Isa::iset1(0), odd = Isa::iset1(0);
+#pragma GCC unroll 8
+      for (int v = 0; v < 16; v += 2) {
+        even = Isa::count(even, Isa::gt(x[v], pivot));
+        odd = Isa::count(odd, Isa::gt(x[v + 1], pivot));
+      }
+      return Isa::ireduce_add(even) + Isa::ireduce_add(odd);
+    }
+  };
+
+  /// Of n >= 16 * kWidth scores.
+  static Estimate estimate(const float* scores, int64_t n, int64_t wanted) {
+    return SortedLanes(scores, (n - kWidth) / 15).estimate(n, wanted);
   }
 
   /// What to narrow down: among `scores`, a value with wanted..wanted+slack above it.
@@ -246,10 +271,59 @@ struct KthValue {
     }
   };
 
+  /// One pass instead of three: counts the scores above an estimate's upper end and keeps those between
+  /// its ends, which are as far away as one of the last percent of estimates is wrong. Wrong or not, the
+  /// bracket is narrower; returns how many scores lie above all of those still searched.
+  static int64_t keep_window(Candidates& search, Bracket& bracket) {
+    const Estimate sample = estimate(search.scores, search.n, search.wanted);
+    const auto n = static_cast<float>(search.n), wanted = static_cast<float>(search.wanted);
+    const float deviation = __builtin_sqrtf(wanted * (n - wanted) / (16 * kWidth));
+    const float reach = sample.gap * (2.5f * deviation + 1);
+    const int64_t lower = order_key(sample.value - reach), upper = order_key(sample.value + reach);
+    if (lower >= bracket.high || upper <= bracket.low) return 0;
+    const int64_t low = lower > bracket.low ? lower : bracket.low,
+                  high = least(upper, bracket.high);
+    const Reg lows = Isa::set1(from_order_key(low)), highs = Isa::set1(from_order_key(high));
+    auto above = Isa::iset1(0);
+    int64_t inside = 0;
+    const auto split = [&](Reg x, Mask valid) {
+      const Mask is_above = Isa::both(valid, Isa::gt(x, highs));
+      const uint32_t is_inside =
+          Isa::bits(Isa::both(valid, Isa::not_le(x, lows))) & ~Isa::bits(is_above);
+      above = Isa::count(above, is_above);
+      Isa::compress_store(search.spare + inside, Isa::from_bits(is_inside), x);
+      inside += __builtin_popcount(is_inside);
+    };
+    const Mask all = Isa::first(kWidth);
+    int64_t s = 0;
+    for (; s + kWidth <= search.n; s += kWidth) split(Isa::load(search.scores + s), all);
+    if (s < search.n) split(Isa::load(search.scores + s), Isa::first(search.n - s));
+    const int64_t above_high = Isa::ireduce_add(above), above_low = above_high + inside;
+    if (above_low < search.wanted) {
+      bracket.high = low;
+      bracket.above_high = above_low;
+      return 0;
+    }
+    bracket.low = low;
+    bracket.above_low = above_low;
+    if (above_high >= search.wanted) {
+      bracket.low = high;
+      bracket.above_low = above_high;
+      return 0;
+    }
+    bracket.high = high;
+    bracket.above_high = above_high;
+    search.scores = search.spare;
+    search.n = inside;
+    return above_high;
+  }
+
   /// Narrows `bracket` until some value has wanted..wanted+slack scores above it (then low = high =
   /// its key), or until `high` is the wanted-th best value itself.
   static void narrow(Candidates search, Bracket& bracket) {
     int64_t above_scores = 0;  // how many lie above all of the scores still searched
+    if (search.slack == 0 && search.n >= 16 * kWidth && bracket.high - bracket.low > 1)
+      above_scores = keep_window(search, bracket);
     Pivots pivots;
     for (int step = 0; bracket.high - bracket.low > 1; ++step) {
       if (search.n <= 2 * kWidth) {

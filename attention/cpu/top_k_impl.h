@@ -173,7 +173,8 @@ struct TopK {
   static void feed(TopKBuffer& buffer, const float* scores, int64_t n, int64_t first_id) {
     int64_t s = 0;
     if (!buffer.is_selective) s = fill(buffer, scores, n, first_id);
-    constexpr int64_t kGroup = 4;  // vectors per test of "any candidate at all?"
+    constexpr int64_t kGroup = 4;    // vectors per test of "any candidate at all?"
+    constexpr int64_t kAhead = 512;  // scores fetched early, of the next row at the end of this one
     const int64_t usually_full = buffer.capacity - kGroup * kWidth;
     // The first shrink ends a plateau: its value, less the margin, is the threshold from then on.
     int64_t full = buffer.is_plateau ? buffer.top_k + kGroup * kWidth : usually_full;
@@ -198,6 +199,7 @@ struct TopK {
       for (int64_t v = 0; v < kGroup; ++v) {
         x[v] = Isa::load(scores + s + v * kWidth);
         above[v] = Isa::not_le(x[v], threshold);
+        __builtin_prefetch(scores + s + v * kWidth + kAhead);
       }
       const Mask any =
           Isa::either(Isa::either(above[0], above[1]), Isa::either(above[2], above[3]));
@@ -236,6 +238,8 @@ struct TopK {
     buffer.filled = filled;
   }
 
+  static constexpr int64_t kSample = 256;  ///< scores that a guess is made of
+
   static void start(TopKBuffer& buffer) {
     buffer.filled = 0;
     buffer.threshold = -__builtin_inff();
@@ -250,24 +254,44 @@ struct TopK {
   /// sample to help.
   static void start_with_guess(TopKBuffer& buffer, const float* scores, int64_t known, int64_t n) {
     start(buffer);
-    constexpr int64_t kSample = 256;
     if (n <= buffer.capacity) return;
     const float expected = static_cast<float>(kSample * buffer.top_k) / static_cast<float>(n);
     // Three standard deviations of the sample's count, so that a miss is rare.
     const auto rank = static_cast<int64_t>(expected + 3 * __builtin_sqrtf(expected) + 2);
     if (rank > kSample / 2) return;
-    const int64_t stride = known / (kSample / kWidth);
-    for (int64_t s = 0; s < kSample; s += kWidth) {
-      Isa::store(buffer.scores + s, Isa::load(scores + s / kWidth * stride));
+    buffer.is_selective = set_guess(buffer, scores, known / (kSample / kWidth), rank);
+    if (!buffer.is_selective) return;
+    // One below: values equal to the guess pass, so a plateau there is no miss.
+    buffer.threshold = Search::from_order_key(Search::key_below(buffer.guess - buffer.margin));
+  }
+
+  /// Such a guess from the sample sorted lane by lane; false if it is too far off.
+  static bool guess_from_lanes(TopKBuffer& buffer, const float* scores, int64_t stride,
+                               int64_t rank) {
+    const typename Search::SortedLanes sample(scores, stride);
+    const float guess = sample.estimate(kSample, rank + rank / 8).value;
+    const int64_t above = sample.count_above(guess);
+    if (above < rank - rank / 8 || above > rank + rank / 4) return false;
+    buffer.guess = guess;
+    return true;
+  }
+
+  /// Finds a guess that about `rank` of kSample scores lie above; false where a NaN hides it.
+  static bool set_guess(TopKBuffer& buffer, const float* scores, int64_t stride, int64_t rank) {
+    if constexpr (kSample == 16 * kWidth) {
+      // Sorting is the faster way, but a waste on a plateau.
+      const Mask same = Isa::eq(Isa::load(scores), Isa::load(scores + 15 * stride));
+      if (Isa::popcount(same) < kWidth && guess_from_lanes(buffer, scores, stride, rank))
+        return true;
     }
+    for (int64_t s = 0; s < kSample; s += kWidth)
+      Isa::store(buffer.scores + s, Isa::load(scores + s / kWidth * stride));
     typename Search::Bracket bracket;
-    if (!Search::find_bracket(buffer.scores, kSample, bracket)) return;
+    if (!Search::find_bracket(buffer.scores, kSample, bracket)) return false;
     buffer.is_plateau = bracket.high - bracket.low <= 1;
     Search::narrow({buffer.scores, kSample, rank, rank / 4, buffer.spare}, bracket);
     buffer.guess = Search::from_order_key(bracket.high);
-    // One below: values equal to the guess pass, so a plateau there is no miss.
-    buffer.threshold = Search::from_order_key(Search::key_below(buffer.guess - buffer.margin));
-    buffer.is_selective = true;
+    return true;
   }
 
   /// Whether fewer than K scores passed a guess: the row must be offered again, without one.
