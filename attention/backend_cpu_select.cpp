@@ -1,28 +1,34 @@
 // Indexer and selection of the `cpu` backend: splits tensors into blocks of queries or keys, gives
 // every thread its scratch, and calls the kernels of the ISA in use.
 #include "attention/backend_cpu.h"
-#include "attention/backend_cpu_indexer.h"
+#include "attention/backend_cpu_few.h"
 
 #include <vector>
 
 namespace dsa::cpu {
 namespace {
 
-/// Calls work(b, tiles, queries) for every block of queries, with the dense kernels for the type of
-/// q: those for bfloat16 where this ISA has them, else those for float32 on converted inputs.
-template <class Work>
-void for_each_tiled_block(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
-                          const Work& work) {
-  const auto run = [&](auto batch, const auto& kernels) {
-    pack(batch, kernels);
-    for_each_tiled_block(batch, kernels, work);
-  };
+/// Calls run(batch, kernels) with the dense kernels for the type of q: those for bfloat16 where this
+/// ISA has them, else those for float32 on converted inputs.
+template <class Run>
+void with_dense_kernels(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
+                        const Run& run) {
   const IsaRow& isa = isa_in_use();
   const at::Tensor weight_float = as_float(weight);
   if (q.scalar_type() == at::kBFloat16 && isa.indexer_bf16 != nullptr)
     return run(IndexerBatch<Bf16>(q, k, weight_float), *isa.indexer_bf16);
   const at::Tensor q_float = as_float(q), k_float = as_float(k);
   run(IndexerBatch<float>(q_float, k_float, weight_float), isa.select->indexer);
+}
+
+/// Calls work(b, tiles, queries) for every block of queries.
+template <class Work>
+void for_each_tiled_block(const at::Tensor& q, const at::Tensor& k, const at::Tensor& weight,
+                          const Work& work) {
+  with_dense_kernels(q, k, weight, [&](auto batch, const auto& kernels) {
+    pack(batch, kernels);
+    for_each_tiled_block(batch, kernels, work);
+  });
 }
 
 SelectedKeys selected_keys(const ops::Selection& selection, int64_t b) {
@@ -220,7 +226,11 @@ ops::Selection indexer_select(const at::Tensor& q, const at::Tensor& k, const at
   last_count = {};
   // With narrow indexers (2 heads of 16) the screen was no faster.
   const bool is_worth_it = q.size(2) * q.size(3) >= 128;
-  if (q.scalar_type() == at::kFloat && isa.screen != nullptr && is_worth_it) {
+  if (q.size(1) <= kQueryBlock) {
+    with_dense_kernels(q, k, weight, [&](const auto& batch, const auto& kernels) {
+      FewQueries(batch, kernels, *isa.select, selection)();
+    });
+  } else if (q.scalar_type() == at::kFloat && isa.screen != nullptr && is_worth_it) {
     select_screened(q, k, weight, isa, selection);
   } else {
     TiledSelection select(*isa.select, std::min(top_k, k.size(1)), selection);

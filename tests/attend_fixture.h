@@ -4,18 +4,12 @@
 #include "attention/cpu/attend_kernels.h"
 #include "attention/cpu/dispatch.h"
 #include "tests/sparse_oracle.h"
+#include "tests/threads.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/equal.h>
 #include <catch2/catch_test_macros.hpp>
 
 namespace dsa::test {
-
-struct Threads {  // restores the number of threads
-  int before = at::get_num_threads();
-  explicit Threads(int n) { at::set_num_threads(n); }
-  ~Threads() { at::set_num_threads(before); }
-};
 
 struct Isa {  // pins an ISA for the current scope
   explicit Isa(const std::string& name) { pin_isa(name); }

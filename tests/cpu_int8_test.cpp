@@ -3,6 +3,7 @@
 #include "attention/cpu/dispatch.h"
 #include "tests/memory_of.h"
 #include "tests/select_inputs.h"
+#include "tests/threads.h"
 
 #include <catch2/matchers/catch_matchers_string.hpp>
 
@@ -10,6 +11,7 @@ using namespace select_test;
 using dsa::test::kPerThread;
 using dsa::test::kUnseen;
 using dsa::test::memory_of;
+using dsa::test::Threads;
 
 namespace {
 
@@ -20,12 +22,6 @@ bool has_int8() {
 Selection select(const SelectInputs& in, int64_t top_k) {
   return dsa::backend("cpu-int8").indexer_select(in.q, in.k, in.weight, top_k);
 }
-
-struct Threads {
-  explicit Threads(int n) : before(at::get_num_threads()) { at::set_num_threads(n); }
-  ~Threads() { at::set_num_threads(before); }
-  int before;
-};
 
 }  // namespace
 

@@ -9,7 +9,8 @@
 
 namespace dsa::test {
 
-/// Bytes of scratch that `work` makes all threads hold, and how far resident memory rises meanwhile.
+/// By how many bytes `work` makes the scratch of all threads grow, that of the calling thread from
+/// nothing, and how far resident memory rises meanwhile.
 template <class Work>
 std::pair<double, double> memory_of(const Work& work) {
   cpu::release_scratch();

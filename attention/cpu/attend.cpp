@@ -209,7 +209,7 @@ void forward_alone(const AttendInputs& in, const at::Tensor& v, int64_t b,
 
 /// Decoding: too few queries to share keys, and packing the rows each selects is less work than packing all.
 bool selects_few(const AttendShape& n) {
-  return n.queries < kLeastTogether && 2 * n.queries * n.top_k < n.keys;
+  return n.queries < kLeastTogether && n.queries * n.top_k <= n.keys;
 }
 
 /// Every query and kv head by itself, over a copy of the rows it selects, of batch element b.

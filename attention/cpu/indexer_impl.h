@@ -81,6 +81,19 @@ struct Indexer {
     return missed;
   }
 
+  static void start_buffers(float* scratch, int64_t kept, int64_t n, TopKBuffer* buffers) {
+    for (int64_t r = 0; r < n; ++r) buffers[r] = Top::buffer(scratch, kept, r, n);
+  }
+
+  static void offer_tile(const ScoreTiles& tiles, Range queries, const float* tile, Range keys,
+                         TopKBuffer* buffers) {
+    for (int64_t t = queries.first; t < queries.last; ++t) {
+      const int64_t r = t - queries.first;
+      const int64_t n = least(keys.last, visible(tiles, t)) - keys.first;
+      if (n > 0) Top::feed(buffers[r], tile + r * kTileStride, n, keys.first);
+    }
+  }
+
   static int32_t select_row(const float* scores, RowKeys row, int64_t top_k, float* scratch,
                             int32_t* ids) {
     TopKBuffer buffer = TopK<Isa>::buffer(scratch, least(top_k, row.keys), 0, 1);

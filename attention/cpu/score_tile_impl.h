@@ -3,6 +3,7 @@
 // block at width 64, half of that in bfloat16) sit in L1 while the queries stream over them.
 #pragma once
 #include "attention/cpu/select_kernels.h"
+#include "attention/cpu/simd_math.h"
 
 namespace dsa::cpu {
 
@@ -47,6 +48,7 @@ struct TileScorer {
   static constexpr int64_t kKeyBlock = kVectors * kWidth;
   static constexpr int64_t kChunk = 1024 / kKeyBlock * kKeyBlock;  ///< keys of a score tile
   static constexpr int64_t kPerStep = Terms::kPerStep;
+  static constexpr int64_t kRowsAhead = 32;  ///< that packing fetches early, also of what follows
   static_assert(kChunk <= kTileStride);
 
   static int64_t visible(const Sequence& seq, int64_t query) {
@@ -68,14 +70,43 @@ struct TileScorer {
   static void pack_keys(const Sequence& seq, Range blocks, float* packed) {
     for (int64_t block = blocks.first; block < blocks.last; ++block) {
       const int64_t first = block * kKeyBlock, n = least(kKeyBlock, seq.keys - first);
-      auto* out = reinterpret_cast<Element*>(packed + first * packed_width(seq.width));
-      for (int64_t j = 0; j < packed_width(seq.width) * kPerStep; ++j) {
-        Element* place = out + j / kPerStep * kKeyBlock * kPerStep + j % kPerStep;
-        const Element* column = seq.k + first * seq.width + j;
-        const int64_t copied = j < seq.width ? n : 0;
-        for (int64_t s = 0; s < copied; ++s) place[s * kPerStep] = column[s * seq.width];
-        for (int64_t s = copied; s < kKeyBlock; ++s) place[s * kPerStep] = Element{};
+      float* out = packed + first * packed_width(seq.width);
+      const Element* rows = seq.k + first * seq.width;
+      seq.width % kPerStep == 0 ? pack_steps(rows, n, seq.width / kPerStep, out)
+                                : pack_elements(rows, n, seq.width, out);
+    }
+  }
+
+  /// A block of n rows of `steps` times 32 bits, turned round kWidth by kWidth.
+  static void pack_steps(const Element* rows, int64_t n, int64_t steps, float* out) {
+    const auto* from = reinterpret_cast<const char*>(rows);
+    for (int64_t s = 0; s < kKeyBlock; s += kWidth) {
+      for (int64_t j = 0; j < steps; j += kWidth) {
+        const int64_t columns = least(kWidth, steps - j);
+        const auto valid = Isa::first(columns);
+        Reg x[kWidth];
+#pragma GCC unroll 16
+        for (int64_t r = 0; r < kWidth; ++r) {
+          const auto* row = reinterpret_cast<const float*>(from + ((s + r) * steps + j) * 4);
+          x[r] = s + r < n ? Isa::load(row, valid) : Isa::zero();
+          __builtin_prefetch(row + kRowsAhead * steps);
+        }
+        transpose<Isa>(x);
+#pragma GCC unroll 16
+        for (int64_t c = 0; c < kWidth; ++c)
+          if (c < columns) Isa::store(out + (j + c) * kKeyBlock + s, x[c]);
       }
+    }
+  }
+
+  /// The same for an odd width in pairs, with a zero at the end of each row.
+  static void pack_elements(const Element* rows, int64_t n, int64_t width, float* packed) {
+    auto* out = reinterpret_cast<Element*>(packed);
+    for (int64_t j = 0; j < packed_width(width) * kPerStep; ++j) {
+      Element* place = out + j / kPerStep * kKeyBlock * kPerStep + j % kPerStep;
+      const int64_t copied = j < width ? n : 0;
+      for (int64_t s = 0; s < copied; ++s) place[s * kPerStep] = rows[s * width + j];
+      for (int64_t s = copied; s < kKeyBlock; ++s) place[s * kPerStep] = Element{};
     }
   }
 

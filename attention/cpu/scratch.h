@@ -16,6 +16,7 @@ enum class Slot {
   kSelectCall,
   kSelectTask,
   kSelectBuffer,
+  kSelectChunk,  ///< by each worker: packed keys of one chunk
   kScreenCall,
   kQuantizeCall,  ///< by the calling thread: int8 copies and their scales
   kCount,

@@ -4,6 +4,7 @@
 #pragma once
 #include "attention/cpu/bf16.h"
 #include "attention/cpu/kernels.h"
+#include "attention/cpu/top_k_buffer.h"
 
 namespace dsa::cpu {
 
@@ -168,6 +169,19 @@ struct SelectKernels {
   /// The best of a row of given scores; returns the count, or ~s as above.
   /// `buffer` holds select_scratch(kept, 1).
   int32_t (*select_row)(const float* scores, RowKeys, int64_t top_k, float* buffer, int32_t* ids);
+
+  // The steps of indexer_select, for queries whose keys are split among threads.
+  /// Makes n buffers that keep `kept` scores each. `scratch` holds select_scratch(kept, n).
+  void (*start_buffers)(float* scratch, int64_t kept, int64_t n, TopKBuffer* buffers);
+  /// Offers a tile with the scores of `keys` to the buffers of its queries, as far as each sees; calls
+  /// ascend in keys. Of `tiles` only the sizes are read.
+  void (*offer_tile)(const ScoreTiles&, Range queries, const float* tile, Range keys,
+                     TopKBuffer* buffers);
+  /// The best of a query whose keys went to `count` buffers, range after range: as select_row.
+  /// `scratch` holds merge_scratch(kept, count).
+  int32_t (*merge_buffers)(const TopKBuffer* const* parts, int64_t count, float* scratch,
+                           int32_t* ids, int64_t top_k);
+  int64_t (*merge_scratch)(int64_t kept, int64_t count);
 
   /// dq and dweight of the queries; `dscores` [queries][keys].
   /// `scratch` holds query_gradient_scratch(heads).

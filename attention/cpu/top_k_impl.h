@@ -6,29 +6,11 @@
 // found when the buffer shrinks: NaN detection costs the hot loop nothing.
 #pragma once
 #include "attention/cpu/kth_value_impl.h"
+#include "attention/cpu/top_k_buffer.h"
 
 #include <cstddef>
 
 namespace dsa::cpu {
-
-/// Scores and ids kept so far, in ascending id order.
-struct TopKBuffer {
-  float* scores;
-  int32_t* ids;
-  float* spare;  ///< scratch of the same room, shared by the buffers of one thread
-  int64_t capacity;
-  int64_t top_k;
-  int64_t filled;
-  float threshold;    ///< only scores above it can still be selected, once `is_selective`
-  bool is_selective;  ///< false: everything is kept, -inf included
-  int64_t nan_id;     ///< first key whose score is NaN, or -1
-  /// Scores that far below the K-th best are kept too, for who knows them only that well.
-  float margin = 0;
-  bool is_overfull = false;  ///< more scores lay within the margin than there is room for
-  /// The score that a sample promises K others lie above, while nothing proves it; -inf: none.
-  float guess = -__builtin_inff();
-  bool is_plateau = false;  ///< the sample of that guess has one value, so most of the row may pass
-};
 
 template <class Isa>
 struct TopK {
@@ -256,7 +238,8 @@ struct TopK {
     start(buffer);
     if (n <= buffer.capacity) return;
     const float expected = static_cast<float>(kSample * buffer.top_k) / static_cast<float>(n);
-    // Three standard deviations of the sample's count, so that a miss is rare.
+    // Three standard deviations of the sample's count (2.4 where `guess_from_lanes` falls short by the
+    // eighth it may), so that a miss is rare.
     const auto rank = static_cast<int64_t>(expected + 3 * __builtin_sqrtf(expected) + 2);
     if (rank > kSample / 2) return;
     buffer.is_selective = set_guess(buffer, scores, known / (kSample / kWidth), rank);
@@ -276,7 +259,7 @@ struct TopK {
     return true;
   }
 
-  /// Finds a guess that about `rank` of kSample scores lie above; false where a NaN hides it.
+  /// Finds a guess that about `rank` of kSample scores lie above; false where a NaN prevents one.
   static bool set_guess(TopKBuffer& buffer, const float* scores, int64_t stride, int64_t rank) {
     if constexpr (kSample == 16 * kWidth) {
       // Sorting is the faster way, but a waste on a plateau.
@@ -306,6 +289,36 @@ struct TopK {
     if (!is_missed(buffer)) return;
     start(buffer);
     feed(buffer, scores, n, 0);
+  }
+
+  /// Floats that `merge` asks for.
+  static int64_t merge_scratch(int64_t top_k, int64_t parts) {
+    return 3 * (parts * capacity(top_k) + kSlack);
+  }
+
+  /// `finish` of a row whose keys were offered to `count` buffers, each a range of keys, ascending:
+  /// the K best of all are among the K best of each.
+  static int32_t merge(const TopKBuffer* const* parts, int64_t count, float* scratch, int32_t* ids,
+                       int64_t width) {
+    TopKBuffer all = *parts[0];
+    const int64_t room = count * capacity(all.top_k) + kSlack;
+    all.scores = scratch;
+    all.ids = reinterpret_cast<int32_t*>(scratch + room);
+    all.spare = scratch + 2 * room;
+    all.capacity = room - kSlack;
+    start(all);
+    for (int64_t p = 0; p < count; ++p) {
+      const TopKBuffer& part = *parts[p];
+      const auto bytes = static_cast<size_t>(part.filled) * sizeof(float);
+      __builtin_memcpy(all.scores + all.filled, part.scores, bytes);
+      __builtin_memcpy(all.ids + all.filled, part.ids, bytes);
+      // A NaN of an earlier part, not yet found there, is in front of this one.
+      for (int64_t s = 0; part.nan_id >= 0 && s < all.filled; ++s)
+        if (all.scores[s] != all.scores[s]) return ~all.ids[s];
+      if (part.nan_id >= 0) return ~static_cast<int32_t>(part.nan_id);
+      all.filled += part.filled;
+    }
+    return finish(all, ids, width);
   }
 
   /// Writes the selected ids, pads with -1 to `width`, and returns how many there are; ~(first NaN
