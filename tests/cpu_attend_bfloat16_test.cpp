@@ -74,8 +74,9 @@ TEST_CASE("bfloat16 gradients match float64, with the same bits on 1, 2 and 5 th
       const auto checked = [&](const char* what, const at::Tensor& found, const auto& wanted,
                                int64_t width, const std::vector<double>* terms) {
         REQUIRE(found.scalar_type() == at::kBFloat16);
-        // dq needs out, to which AMX adds up probabilities that it rounded.
-        const double bound = isa == "amx" ? 1.8e-2 : 1.2e-2;
+        // dq and dk need out, a sum of probabilities that AMX has rounded: dq of the second case is
+        // 1.34e-2 off there, 1.08e-2 elsewhere.
+        const double bound = isa == "amx" && terms != nullptr ? 1.8e-2 : 1.2e-2;
         check(what, worst_row(found.to(at::kFloat), wanted, width, terms), bound);
       };
       checked("dq", one.dq, exact.dq, c.width, &exact.dq_terms);

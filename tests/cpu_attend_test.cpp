@@ -148,6 +148,13 @@ TEST_CASE("items in shares are done once each, those of a slow thread by another
     }
   }
   const Threads two(2);
+  std::mutex mutex;
+  std::set<int64_t> first_items;
+  cpu::for_each_share(8, [&](const auto& next) {
+    const std::unique_lock lock(mutex);
+    first_items.insert(next());
+  });
+  REQUIRE(first_items == std::set<int64_t>{0, 4});
   std::atomic<int> left_to_sleeper{0};
   cpu::for_each_share(8, [&](const auto& next) {
     bool has_slept = false;

@@ -1,6 +1,6 @@
 // The instructions of amx.h by AVX-512, for tests of the AMX kernels on machines without AMX: the same
 // values (Intel's manual, TDPBF16PS and TDPBSSD) at a thirtieth of the speed. Never timed, never shipped:
-// only the sources of dsa-tests-amx are compiled with DSA_EMULATE_AMX (tests/CMakeLists.txt).
+// only the objects of dsa-tests-amx are compiled with DSA_EMULATE_AMX (CMakeLists.txt here).
 #pragma once
 #include <cstdint>
 #include <immintrin.h>
@@ -12,8 +12,15 @@ struct Tile {
 };
 
 inline thread_local Tile tiles[8];
+inline thread_local bool are_configured = false;
 
-/// Every value a NaN, so that a tile that is read before it is written shows.
+/// The tiles, while this thread has them; silicon stops a program that uses them without.
+inline Tile& tile_at(int tile) {
+  if (!are_configured) __builtin_trap();
+  return tiles[tile];
+}
+
+/// Every float a NaN, so that a tile that is read before it is written shows.
 inline void forget_tiles() {
   for (Tile& tile : tiles)
     for (auto& row : tile.rows)
@@ -22,16 +29,16 @@ inline void forget_tiles() {
 
 inline void load(int tile, const void* from, int64_t stride) {
   for (int64_t row = 0; row < 16; ++row)
-    __builtin_memcpy(tiles[tile].rows[row], static_cast<const char*>(from) + row * stride, 64);
+    __builtin_memcpy(tile_at(tile).rows[row], static_cast<const char*>(from) + row * stride, 64);
 }
 
 inline void store(int tile, void* to, int64_t stride) {
   for (int64_t row = 0; row < 16; ++row)
-    __builtin_memcpy(static_cast<char*>(to) + row * stride, tiles[tile].rows[row], 64);
+    __builtin_memcpy(static_cast<char*>(to) + row * stride, tile_at(tile).rows[row], 64);
 }
 
 inline void zero(int tile) {
-  __builtin_memset(tiles[tile].rows, 0, sizeof tiles[tile].rows);
+  __builtin_memset(tile_at(tile).rows, 0, sizeof tile_at(tile).rows);
 }
 
 /// Columns 2k and 2k+1 are summed apart, from 0, and then added to c.
@@ -54,20 +61,20 @@ inline void zero(int tile) {
 }
 
 inline void multiply_bf16(int c, int a, int b) {
-  constexpr unsigned kZeroDenormals =
-      0x9fc0;  // read and written as 0, to nearest, no exception trapped
+  // read and written as 0, to nearest, no exception trapped
+  constexpr unsigned kZeroDenormals = 0x9fc0;
   const unsigned before = _mm_getcsr();
   _mm_setcsr(kZeroDenormals);
-  add_products_bf16(tiles[c], tiles[a], tiles[b]);
+  add_products_bf16(tile_at(c), tile_at(a), tile_at(b));
   _mm_setcsr(before);
 }
 
 inline void multiply_int8(int c, int a, int b) {
   for (int row = 0; row < 16; ++row) {
-    auto* sums = reinterpret_cast<int32_t*>(tiles[c].rows[row]);
-    const auto* x = reinterpret_cast<const int8_t*>(tiles[a].rows[row]);
+    auto* sums = reinterpret_cast<int32_t*>(tile_at(c).rows[row]);
+    const auto* x = reinterpret_cast<const int8_t*>(tile_at(a).rows[row]);
     for (int k = 0; k < 16; ++k) {
-      const auto* y = reinterpret_cast<const int8_t*>(tiles[b].rows[k]);
+      const auto* y = reinterpret_cast<const int8_t*>(tile_at(b).rows[k]);
       for (int n = 0; n < 16; ++n)
         for (int i = 0; i < 4; ++i) sums[n] += int32_t{x[4 * k + i]} * y[4 * n + i];
     }
@@ -80,7 +87,11 @@ namespace dsa::cpu {
 
 class Tiles {
  public:
-  Tiles() { emulated::forget_tiles(); }
+  Tiles() {
+    emulated::forget_tiles();
+    emulated::are_configured = true;
+  }
+  ~Tiles() { emulated::are_configured = false; }
   Tiles(const Tiles&) = delete;
   Tiles& operator=(const Tiles&) = delete;
 };

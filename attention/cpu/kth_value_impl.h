@@ -254,11 +254,12 @@ struct KthValue {
     bool is_sampled = false;
     int64_t last_above = 0;
 
-    int64_t next(const Candidates& search, const Bracket& bracket, int step) {
+    /// @param above_scores  how many lie above all of the scores searched
+    int64_t next(const Candidates& search, int64_t above_scores, const Bracket& bracket, int step) {
       const int64_t middle = search.wanted + search.slack / 2;
       int64_t pivot = bracket.low;
       if (step == 0 && search.n >= 16 * kWidth) {
-        sample = estimate(search.scores, search.n, middle);
+        sample = estimate(search.scores, search.n, middle - above_scores);
         is_sampled = true;
         pivot = order_key(sample.value);
       } else if (step == 1 && is_sampled) {
@@ -271,9 +272,9 @@ struct KthValue {
     }
   };
 
-  /// One pass instead of three: counts the scores above an estimate's upper end and keeps those between
-  /// its ends, which are as far away as one of the last percent of estimates is wrong. Wrong or not, the
-  /// bracket is narrower; returns how many scores lie above all of those still searched.
+  /// One pass instead of three around an estimate: counts the scores above it and keeps those near it, 2.5
+  /// standard deviations of its rank to either side, which about one estimate in a hundred misses. The
+  /// bracket is narrower either way; returns how many scores lie above all of those still searched.
   static int64_t keep_window(Candidates& search, Bracket& bracket) {
     const Estimate sample = estimate(search.scores, search.n, search.wanted);
     const auto n = static_cast<float>(search.n), wanted = static_cast<float>(search.wanted);
@@ -334,7 +335,7 @@ struct KthValue {
         tighten(search.scores, search.n, bracket);
         if (bracket.high - bracket.low <= 1) return;
       }
-      const int64_t pivot = pivots.next(search, bracket, step);
+      const int64_t pivot = pivots.next(search, above_scores, bracket, step);
       const int64_t above =
           above_scores + count_above(search.scores, search.n, from_order_key(pivot));
       pivots.last_above = above;
