@@ -1,14 +1,17 @@
 """dsa-bench's trainer beside plain PyTorch (scripts/seed_reference.py), from the same weights on the same batches.
 
     compare_trainer.py speed  [--bench FILE] [--out FILE] [--lengths 64,128,256] [--rounds 7] [flags of dsa-bench]
-    compare_trainer.py curves [--bench FILE] [--out FILE] [--lengths 64] [--steps 30] [flags of dsa-bench]
+    compare_trainer.py curves [--bench FILE] [--out FILE] [--lengths 64] [--steps 30] [--twin] [flags of dsa-bench]
 
 speed: the trainers take turns, so that whatever slows the machine slows all of them: a round is a few steps of each,
 its first place rotates. Printed are the medians of all steps after the warm-up, the median of the rounds' ratios, and
 the peak of resident memory beyond the start of the process. curves: without dropout and router noise; fails if the
-losses of one step differ by more than 1e-3 of them. Settings: presets/as-published.toml, then the flags."""
+losses of one step differ by more than 1e-3 of them. --twin trains plain PyTorch a second time, every other weight one
+unit in its last place higher: so far does rounding alone take it from itself. Settings: presets/as-published.toml,
+then the flags."""
 import argparse
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -54,8 +57,8 @@ class Trainer:
         self.process.wait()
 
 
-def trainers(options, length, steps, precisions, flags):
-    """Ours in each precision, and plain PyTorch from the weights of the first."""
+def trainers(options, length, steps, precisions, flags, peers=("f32",)):
+    """Ours in each precision, and plain PyTorch in each of `peers` from the weights of the first."""
     start = os.path.join(options.scratch, f"start{length}.safetensors")
     ours = []
     for precision in precisions:
@@ -66,11 +69,23 @@ def trainers(options, length, steps, precisions, flags):
         ours.append(Trainer(f"dsa-bench {precision}", command))
     ours[0].ask(f"start {start}")
     script = ROOT / "scripts" / "seed_reference.py"
-    peer = Trainer("plain PyTorch f32", [sys.executable, script, start, str(options.threads)])
+    started = []
+    for kind in peers:
+        command = [sys.executable, script, start, str(options.threads), kind]
+        started.append(Trainer(f"plain PyTorch {kind}", command))
     os.remove(start)
-    if peer.ready["parameters"] != ours[0].ready["parameters"]:
-        sys.exit(f"plain PyTorch has {peer.ready['parameters']} parameters, not {ours[0].ready['parameters']}")
-    return [*ours, peer]
+    for peer in started:
+        if peer.ready["parameters"] != ours[0].ready["parameters"]:
+            sys.exit(f"plain PyTorch has {peer.ready['parameters']} parameters, not {ours[0].ready['parameters']}")
+    return [*ours, *started]
+
+
+def furthest(losses, others):
+    """The step (from 0) in which two curves are furthest apart, and how far, as a share of the second."""
+    apart = [abs(a - b) / abs(b) for a, b in zip(losses, others)]
+    apart = [share if math.isfinite(share) else math.inf for share in apart]
+    step = max(range(len(apart)), key=apart.__getitem__)
+    return step, apart[step]
 
 
 def speed(options, flags):
@@ -110,19 +125,24 @@ def curves(options, flags):
     still = ["--model.dropout", "0", "--attention.dropout", "0", "--model.router-noise", "0"]
     results, code = [], 0
     for length in options.lengths:
-        ours, peer = trainers(options, length, options.steps, ["f32"], [*still, *flags])
-        for trainer in (ours, peer):
+        kinds = ["f32", "nudged"] if options.twin else ["f32"]
+        contestants = trainers(options, length, options.steps, ["f32"], [*still, *flags], kinds)
+        for trainer in contestants:
             trainer.train(options.steps)
             trainer.close()
-        apart = [abs(a - b) / abs(b) for a, b in zip(ours.losses, peer.losses)]
-        worst = max(range(len(apart)), key=apart.__getitem__)
-        agrees = apart[worst] <= TOLERANCE
+        ours, peer, *twin = contestants
+        worst, apart = furthest(ours.losses, peer.losses)
+        agrees = apart <= TOLERANCE
         print(
             f"L={length} {options.variant}: losses {ours.losses[0]:.4f} to {ours.losses[-1]:.4f}, {options.steps} steps;"
             f" furthest apart in step {worst + 1}: {ours.losses[worst]:.6f} and {peer.losses[worst]:.6f},"
-            f" {apart[worst]:.1e} of it: {'they agree' if agrees else f'more than {TOLERANCE}'}"
+            f" {apart:.1e} of it: {'they agree' if agrees else f'more than {TOLERANCE}'}"
         )
-        results.append({"length": length, "ours": ours.losses, "peer": peer.losses, "apart": apart[worst]})
+        results.append({"length": length, "ours": ours.losses, "peer": peer.losses, "apart": apart})
+        if twin:
+            step, rounding = furthest(twin[0].losses, peer.losses)
+            print(f"  plain PyTorch, half of its weights a last place higher, is {rounding:.1e} apart from itself in step {step + 1}")
+            results[-1] |= {"twin": twin[0].losses, "twin_apart": rounding}
         code = code or (0 if agrees else 1)
     return results, code
 
@@ -137,7 +157,10 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--twin", action="store_true")
     options, flags = parser.parse_known_args()
+    if options.twin and options.what == "speed":
+        parser.error("--twin compares curves; leave it out with speed")
     options.lengths = options.lengths or ([64, 128, 256] if options.what == "speed" else [64])
     with tempfile.TemporaryDirectory() as options.scratch:
         results, code = (speed if options.what == "speed" else curves)(options, flags)

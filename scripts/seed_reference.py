@@ -3,8 +3,9 @@ the logits of all tokens at once, torch's attention, cross-entropy and Adam. The
 trainer is compared with (scripts/compare_trainer.py), written from docs/variants.md and
 presets/as-published.toml.
 
-    seed_reference.py START [THREADS] [bf16]
+    seed_reference.py START [THREADS] [f32|bf16|nudged]
 
+nudged: every other weight starts one unit in its last place higher, so that losses tell what rounding alone does.
 START is the file that `dsa-bench steps` writes: weights, batches and settings. Afterwards a line of
 standard input is a request (`step N`, `memory`), a line of JSON an answer, as dsa-bench's own."""
 import json
@@ -170,17 +171,20 @@ def our_name(parameter):
 
 
 class Trainer:
-    def __init__(self, start, bf16=False):
+    def __init__(self, start, precision="f32"):
         tensors, metadata = read_safetensors(start)
         config = json.loads(metadata["config"])
         self.tokens, self.targets = tensors["tokens"], tensors["targets"]
         self.balance_weight = config["model"]["load-balance-weight"]
-        self.bf16, self.done = bf16, 0
+        self.bf16, self.done = precision == "bf16", 0
         sparse = metadata["variant"] == "dsa_as_published"
         self.model = Model(config["attention"], config["model"], sparse)
         with torch.no_grad():
             for name, value in self.model.named_parameters():
                 value.copy_(tensors[our_name(name)])
+                if precision == "nudged":
+                    every_other = value.view(-1)[::2]
+                    every_other.copy_(torch.nextafter(every_other, torch.tensor(torch.inf)))
         self.optimizer = torch.optim.Adam(self.model.parameters(), config["train"]["learning-rate"])
         torch.manual_seed(config["seeds"][0])
 
@@ -205,10 +209,12 @@ def status_bytes(field):
 
 def main(start, threads="0", precision="f32"):
     resident_at_start = status_bytes("VmRSS")  # torch is imported
+    if precision not in ("f32", "bf16", "nudged"):
+        sys.exit(f"'{precision}' is no precision; choose f32, bf16 or nudged")
     torch.set_flush_denormal(True)  # before the pool starts, or only this thread would flush
     if int(threads):
         torch.set_num_threads(int(threads))
-    trainer = Trainer(start, precision == "bf16")
+    trainer = Trainer(start, precision)
     say = lambda answer: print(json.dumps(answer), flush=True)
     count = sum(value.numel() for value in trainer.model.parameters())
     say({"ready": f"plain PyTorch {torch.__version__} {precision}", "parameters": count})
