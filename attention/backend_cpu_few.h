@@ -22,16 +22,18 @@ class FewQueries {
     // Results do not depend on the number of parts: the best of all are among the best of each.
     const int64_t threads = at::get_num_threads();
     parts_ = std::clamp<int64_t>(blocks_of(threads, batch.batch), 1, chunks_);
+    part_kept_ = std::min(kept_, blocks_of(chunks_, parts_) * scorer.chunk);
     buffers_.resize(static_cast<size_t>(batch.batch * parts_ * batch.queries));
   }
 
   void operator()() {
-    const int64_t floats = kernels_.select_scratch(kept_, batch_.queries);
+    const int64_t floats = kernels_.select_scratch(part_kept_, batch_.queries);
     auto* memory = scratch<float>(Slot::kSelectCall, batch_.batch * parts_ * floats);
     for_each_block(batch_.batch * parts_, [&](int64_t task) {
       stages_.block([&](ScoringTime* time) { part(task, memory + task * floats, time); });
     });
-    for_each_block(batch_.batch * batch_.queries, [&](int64_t row) { merge(row); });
+    for_each_block(batch_.batch * batch_.queries,
+                   [&](int64_t row) { stages_.block([&](ScoringTime*) { merge(row); }); });
   }
 
  private:
@@ -42,7 +44,7 @@ class FewQueries {
   void part(int64_t task, float* memory, ScoringTime* time) {
     const KeepDenormals exact;
     const int64_t b = task / parts_, p = task % parts_;
-    kernels_.start_buffers(memory, kept_, batch_.queries, buffers_of(task));
+    kernels_.start_buffers(memory, part_kept_, batch_.queries, buffers_of(task));
     const Range queries{0, batch_.queries};
     const ScoreTiles sizes{nullptr, nullptr, scorer_.chunk, batch_.queries, batch_.keys, nullptr};
     for (int64_t c = p * chunks_ / parts_; c < (p + 1) * chunks_ / parts_; ++c) {
@@ -70,10 +72,10 @@ class FewQueries {
     const int64_t b = row / batch_.queries, t = row % batch_.queries;
     std::vector<const TopKBuffer*> parts;
     for (int64_t p = 0; p < parts_; ++p) parts.push_back(buffers_of(b * parts_ + p) + t);
-    auto* memory = scratch<float>(Slot::kSelectBuffer, kernels_.merge_scratch(kept_, parts_));
+    auto* memory = scratch<float>(Slot::kSelectBuffer, kernels_.merge_scratch(part_kept_, parts_));
     const SelectionOutput out = output(selection_, b);
-    out.count[t] =
-        kernels_.merge_buffers(parts.data(), parts_, memory, out.ids + t * out.top_k, out.top_k);
+    out.count[t] = kernels_.merge_buffers(parts.data(), parts_, kept_, memory,
+                                          out.ids + t * out.top_k, out.top_k);
   }
 
   const IndexerBatch<Element>& batch_;
@@ -81,6 +83,7 @@ class FewQueries {
   const SelectKernels& kernels_;
   ops::Selection& selection_;
   int64_t kept_, chunks_, parts_;
+  int64_t part_kept_;                ///< all keys of a part, where those are fewer than kept_
   std::vector<TopKBuffer> buffers_;  ///< [batch][parts][queries]
   FusedStages stages_;
 };

@@ -60,6 +60,17 @@ TEST_CASE("few queries do not copy all keys", "[select]") {
   CHECK(peak < dsa::test::kUnseen);
 }
 
+TEST_CASE("few queries that select all keys hold their share in each part", "[select]") {
+  const dsa::test::Threads two(2);
+  const int64_t keys = 32768;
+  const SelectInputs inputs = gaussian_inputs({1, 2, keys, 1, 8}, 5);
+  const double scratch = dsa::test::memory_of([&] { select_last(inputs, 2, keys); }).first;
+  CAPTURE(scratch);
+  // A buffer takes twice what it keeps, a thread one to spare; merging takes three times their sum.
+  CHECK(scratch < 4.0 * static_cast<double>((2 + 1) * 2 * keys + (2 + 1) * 2 * keys) + (1 << 20));
+  CHECK(scratch > 4.0 * static_cast<double>(keys));
+}
+
 TEST_CASE("a row whose sample is far too high or too low is cut exactly", "[select]") {
   const int64_t n = GENERATE(600, 1000, 1500), top_k = GENERATE(300, 512);
   const float shift = GENERATE(0.0f, 100.0f, -100.0f, 1.0f);

@@ -214,18 +214,26 @@ bool selects_few(const AttendShape& n) {
 
 constexpr int64_t kRowsAhead = 16;  ///< selected rows that are fetched before they are copied
 
-/// Fetches a row of that many elements early.
-void fetch(const at::Tensor& rows, int64_t row, int64_t width) {
-  const auto* from = static_cast<const char*>(element(rows, row * width));
-  const int64_t bytes = width * static_cast<int64_t>(rows.element_size());
-  for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(from + byte);
-}
+/// Rows that are fetched early, by number.
+struct EarlyRows {
+  const char* from;
+  int64_t bytes;  ///< of a row
+
+  EarlyRows(const at::Tensor& rows, int64_t width)
+      : from(static_cast<const char*>(rows.const_data_ptr())),
+        bytes(width * static_cast<int64_t>(rows.element_size())) {}
+
+  void fetch(int64_t row) const {
+    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(from + row * bytes + byte);
+  }
+};
 
 /// Every query and kv head by itself, over a copy of the rows it selects, of batch element b.
 void forward_few(const AttendInputs& in, const at::Tensor& v, int64_t b,
                  ops::AttentionResult& result) {
   const AttendShape& n = in.n;
   const RowKernels& rows = in.kernels.rows(is_bf16(in.q));
+  const EarlyRows early_k(in.k, n.width), early_v(v, n.v_width);
   for_each_block(n.queries * n.kv_heads, [&](int64_t task) {
     const int64_t t = task / n.kv_heads, g = task % n.kv_heads;
     ForwardBlock block = forward_block(in, b, g, {t, t + 1}, result);
@@ -239,8 +247,8 @@ void forward_few(const AttendInputs& in, const at::Tensor& v, int64_t b,
     for (int64_t i = 0; i < block.query.keys; ++i) {
       const int64_t row = row_of(i);
       if (i + kRowsAhead < block.query.keys) {
-        fetch(in.k, row_of(i + kRowsAhead), n.width);
-        fetch(v, row_of(i + kRowsAhead), n.v_width);
+        early_k.fetch(row_of(i + kRowsAhead));
+        early_v.fetch(row_of(i + kRowsAhead));
       }
       rows.pack(element(in.k, row * n.width), 0, 1, n.width, n.padded, k + i * n.padded);
       rows.pack(element(v, row * n.v_width), 0, 1, n.v_width, n.v_padded, values + i * n.v_padded);

@@ -177,10 +177,10 @@ struct SelectKernels {
   /// ascend in keys. Of `tiles` only the sizes are read.
   void (*offer_tile)(const ScoreTiles&, Range queries, const float* tile, Range keys,
                      TopKBuffer* buffers);
-  /// The best of a query whose keys went to `count` buffers, range after range: as select_row.
-  /// `scratch` holds merge_scratch(kept, count).
-  int32_t (*merge_buffers)(const TopKBuffer* const* parts, int64_t count, float* scratch,
-                           int32_t* ids, int64_t top_k);
+  /// The `kept` best of a query whose keys went to `count` buffers, range after range: as select_row.
+  /// `scratch` holds merge_scratch(what a buffer keeps, count).
+  int32_t (*merge_buffers)(const TopKBuffer* const* parts, int64_t count, int64_t kept,
+                           float* scratch, int32_t* ids, int64_t top_k);
   int64_t (*merge_scratch)(int64_t kept, int64_t count);
 
   /// dq and dweight of the queries; `dscores` [queries][keys].

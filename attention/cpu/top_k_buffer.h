@@ -4,7 +4,8 @@
 
 namespace dsa::cpu {
 
-/// Scores and ids kept so far, in ascending id order.
+/// Scores and ids kept so far, in ascending id order. Made by TopK::buffer, never by a constructor: code
+/// of every ISA shares this header.
 struct TopKBuffer {
   float* scores;
   int32_t* ids;
@@ -16,11 +17,11 @@ struct TopKBuffer {
   bool is_selective;  ///< false: everything is kept, -inf included
   int64_t nan_id;     ///< first key whose score is NaN, or -1
   /// Scores that far below the K-th best are kept too, for who knows them only that well.
-  float margin = 0;
-  bool is_overfull = false;  ///< more scores lay within the margin than there is room for
+  float margin;
+  bool is_overfull;  ///< more scores lay within the margin than there is room for
   /// The score that a sample promises K others lie above, while nothing proves it; -inf: none.
-  float guess = -__builtin_inff();
-  bool is_plateau = false;  ///< the sample of that guess has one value, so most of the row may pass
+  float guess;
+  bool is_plateau;  ///< the sample of that guess has one value, so most of the row may pass
 };
 
 }  // namespace dsa::cpu

@@ -40,6 +40,8 @@ struct TopK {
     result.spare = scratch + 2 * rows * room;
     result.capacity = room - kSlack;
     result.top_k = top_k;
+    result.margin = 0;
+    result.is_overfull = false;
     start(result);
     return result;
   }
@@ -296,12 +298,13 @@ struct TopK {
     return 3 * (parts * capacity(top_k) + kSlack);
   }
 
-  /// `finish` of a row whose keys were offered to `count` buffers, each a range of keys, ascending:
-  /// the K best of all are among the K best of each.
-  static int32_t merge(const TopKBuffer* const* parts, int64_t count, float* scratch, int32_t* ids,
-                       int64_t width) {
+  /// `finish` of a row whose keys were offered to `count` buffers alike, each a range of keys, ascending:
+  /// the `top_k` best of all are among those of each, which keeps as many or all of its range.
+  static int32_t merge(const TopKBuffer* const* parts, int64_t count, int64_t top_k, float* scratch,
+                       int32_t* ids, int64_t width) {
     TopKBuffer all = *parts[0];
-    const int64_t room = count * capacity(all.top_k) + kSlack;
+    const int64_t room = count * parts[0]->capacity + kSlack;
+    all.top_k = top_k;
     all.scores = scratch;
     all.ids = reinterpret_cast<int32_t*>(scratch + room);
     all.spare = scratch + 2 * room;
