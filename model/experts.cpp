@@ -75,8 +75,8 @@ struct Experts : torch::autograd::Function<Experts> {
     variable_list result = {d_rows, at::Tensor()};
     for (const Part& part : parts) {
       const at::Tensor &in = saved[3 + 2 * part.expert], &out = saved[4 + 2 * part.expert];
-      if (part.count == 0) {  // no gradient, not zero: Adam would go on moving it by its momentum
-        result.insert(result.end(), 2, at::Tensor());
+      if (part.count == 0) {
+        result.push_back(at::zeros_like(in)), result.push_back(at::zeros_like(out));
         continue;
       }
       at::Tensor active = scratch[0].narrow(0, 0, part.count);
@@ -115,12 +115,11 @@ at::Tensor apply_one_by_one(const at::Tensor& rows, const std::vector<ExpertWeig
                             const at::Tensor& counts, double dropout, bool is_training) {
   std::vector<at::Tensor> done;
   for (const Part& part : parts_of(counts)) {
-    if (part.count == 0) continue;
     const ExpertWeights& expert = experts[static_cast<size_t>(part.expert)];
     const at::Tensor active = at::silu(at::linear(part.of(rows), expert.in));
     done.push_back(at::linear(at::dropout(active, dropout, is_training), expert.out));
   }
-  return done.empty() ? at::empty_like(rows) : at::cat(done);
+  return at::cat(done);
 }
 
 }  // namespace
